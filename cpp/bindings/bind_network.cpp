@@ -1,0 +1,77 @@
+#include <string>
+
+#include "arrays.hpp"
+#include "reluflow/losses.hpp"
+#include "reluflow/two_layer.hpp"
+
+namespace reluflow::bindings {
+namespace {
+
+// The lock is released around every kernel: arguments are views into arrays that the caller's
+// references keep alive, and no kernel touches a Python object.
+Array bound_forward(const Array& weights, const Array& bias, const Array& output,
+                    const Array& inputs, int num_threads) {
+  const MatrixView w = matrix(weights), x = matrix(inputs);
+  const VectorView b = vector(bias), v = vector(output);
+  Vector values;
+  {
+    const py::gil_scoped_release unlocked;
+    values = forward(w, b, v, x, num_threads);
+  }
+  return to_array(values);
+}
+
+py::tuple bound_log_loss_weights(const Array& margins, Loss loss) {
+  Vector weights;
+  const double log_loss = log_loss_weights(loss, vector(margins), weights);
+  return py::make_tuple(log_loss, to_array(weights));
+}
+
+using Gradient = LossGradient (*)(const Network&, const MatrixView&, const VectorView&, Loss,
+                                  Trained, int);
+
+template <Gradient gradient>
+LossGradient bound_gradient(const Array& weights, const Array& bias, const Array& output,
+                            const Array& inputs, const Array& labels, Loss loss,
+                            bool train_output, bool train_bias, int num_threads) {
+  const Network net = network(weights, bias, output);
+  const MatrixView x = matrix(inputs);
+  const VectorView y = vector(labels);
+  const py::gil_scoped_release unlocked;
+  return gradient(net, x, y, loss, {train_output, train_bias}, num_threads);
+}
+
+template <Gradient gradient>
+void def_gradient(py::module_& module, const char* name) {
+  module.def(name, &bound_gradient<gradient>, py::arg("weights"), py::arg("bias"),
+             py::arg("output"), py::arg("inputs"), py::arg("labels"), py::arg("loss"),
+             py::arg("train_output"), py::arg("train_bias"), py::arg("num_threads"));
+}
+
+}  // namespace
+
+void bind_network(py::module_& module) {
+  py::enum_<Loss>(module, "Loss", py::module_local())
+      .value("exponential", Loss::exponential)
+      .value("logistic", Loss::logistic);
+
+  py::class_<LossGradient>(module, "LossGradient", py::module_local())
+      .def_readonly("log_loss", &LossGradient::log_loss)
+      .def_property_readonly("margins", [](const LossGradient& g) { return to_array(g.margins); })
+      .def_property_readonly("example_weights",
+                             [](const LossGradient& g) { return to_array(g.example_weights); })
+      .def_property_readonly("weights",
+                             [](const LossGradient& g) { return to_array(g.velocity.weights); })
+      .def_property_readonly("bias",
+                             [](const LossGradient& g) { return to_array(g.velocity.bias); })
+      .def_property_readonly("output",
+                             [](const LossGradient& g) { return to_array(g.velocity.output); });
+
+  module.def("forward", &bound_forward, py::arg("weights"), py::arg("bias"), py::arg("output"),
+             py::arg("inputs"), py::arg("num_threads"));
+  module.def("log_loss_weights", &bound_log_loss_weights, py::arg("margins"), py::arg("loss"));
+  def_gradient<&primal_gradient>(module, "primal_gradient");
+  def_gradient<&gram_gradient>(module, "gram_gradient");
+}
+
+}  // namespace reluflow::bindings

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "reluflow/control.hpp"
+#include "reluflow/objective.hpp"
+
+namespace reluflow {
+
+enum class FlowStatus {
+  converged,
+  max_evaluations,
+  max_seconds,
+  interrupted,
+  stuck_points,
+  dead_class,
+  not_separable,
+  step_underflow,
+};
+
+struct FlowOptions {
+  double log_inverse_loss = 1.0;  ///< stop once log(1/L) reaches this
+  double rtol = 1e-3;             ///< error a step, relative to the norm of the parameters
+  double max_evaluations = std::numeric_limits<double>::infinity();
+};
+
+/// One recorded moment of a flow.
+struct FlowPoint {
+  double log_inverse_loss;
+  double rescaled_time;
+  double norm;
+  double normalized_margin;
+  double evaluations;
+};
+
+struct FlowOutcome {
+  FlowStatus status;
+  std::vector<FlowPoint> trajectory;
+  std::vector<Index> unreachable;  ///< with stuck_points and dead_class: the examples
+  Vector margins;
+  double accepted_steps;
+  double rejected_steps;
+};
+
+/// Called by the integrating thread a few times a second.
+using FlowObserver = std::function<void(const FlowPoint&)>;
+
+/// Follows d theta / d tau = -grad log L from `theta`, which is moved to where the flow ends.
+/// Embedded Bogacki-Shampine 3(2) pair (Bogacki & Shampine 1989) with error control in the norm of
+/// all parameters. docs/theory.md, section 2.
+FlowOutcome integrate(Objective& objective, Vector& theta, const FlowOptions& options,
+                      Control& control, const FlowObserver& observer = {});
+
+}  // namespace reluflow

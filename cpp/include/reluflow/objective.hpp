@@ -1,0 +1,41 @@
+#pragma once
+
+#include <vector>
+
+#include "reluflow/types.hpp"
+
+namespace reluflow {
+
+/// What the integrator sees of a model: log L and its descent direction at theta, and a norm.
+/// docs/theory.md, section 2.
+class Objective {
+ public:
+  virtual ~Objective() = default;
+
+  virtual Index size() const = 0;
+
+  /// Returns log L at theta and writes velocity = -grad log L; refreshes margins() and weights().
+  virtual double evaluate(const Vector& theta, Vector& velocity) = 0;
+
+  /// Squared Euclidean norm of the network's parameters at theta.
+  virtual double squared_norm(const Vector& theta) const = 0;
+
+  /// Squared Euclidean norm, in the network's parameters, of a difference of two thetas.
+  virtual double squared_difference_norm(const Vector& difference) const = 0;
+
+  /// Examples, at the last evaluated theta, that no neuron of their own label is active on: their
+  /// margin cannot rise.
+  virtual std::vector<Index> unreachable() const = 0;
+
+  /// Labels of the examples, +1 and -1.
+  virtual const Vector& labels() const = 0;
+
+  const Vector& margins() const { return margins_; }
+  const Vector& weights() const { return weights_; }
+
+ protected:
+  Vector margins_;
+  Vector weights_;
+};
+
+}  // namespace reluflow

@@ -1,0 +1,89 @@
+"""What every result has in common: a status that reads as a sentence, and ``to_dict()``."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from typing import Any
+
+import numpy as np
+
+
+class Status(str, enum.Enum):
+    """How a computation ended. Compares equal to its short name; prints as a sentence."""
+
+    CONVERGED = "converged"
+    MAX_EVALUATIONS = "max_evaluations"
+    MAX_SECONDS = "max_seconds"
+    INTERRUPTED = "interrupted"
+    STUCK_POINTS = "stuck_points"
+    DEAD_CLASS = "dead_class"
+    NOT_SEPARABLE = "not_separable"
+    STEP_UNDERFLOW = "step_underflow"
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and what a person can do about it."""
+        return _SENTENCES[self]
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+_SENTENCES = {
+    Status.CONVERGED: "Converged: the requested accuracy was reached.",
+    Status.MAX_EVALUATIONS: (
+        "Stopped at max_evaluations before the target; raise it, or go on from the returned result."
+    ),
+    Status.MAX_SECONDS: (
+        "Stopped at max_seconds before the target; raise it, or go on from the returned result."
+    ),
+    Status.INTERRUPTED: "Interrupted; the result holds what had been reached.",
+    Status.STUCK_POINTS: (
+        "Stuck: some examples activate no neuron of their own label, so their margin cannot grow; "
+        "use a wider network or another seed."
+    ),
+    Status.DEAD_CLASS: (
+        "Dead class: no neuron of one label is active on any example of that label; use a wider "
+        "network or another seed."
+    ),
+    Status.NOT_SEPARABLE: (
+        "Not separable: the flow came to rest with an example on the wrong side; use a wider "
+        "network, or check for conflicting labels."
+    ),
+    Status.STEP_UNDERFLOW: (
+        "The step size fell to rounding level before the target; the problem is too stiff or too "
+        "badly scaled for rtol."
+    ),
+}
+
+
+class Result:
+    """Mixin of the frozen result dataclasses."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values: arrays become lists, nan and infinities None."""
+        return {
+            field.name: plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+
+def plain(value: Any) -> Any:
+    """``value`` made of dicts, lists, strings, numbers, booleans and None alone."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
