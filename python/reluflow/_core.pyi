@@ -1,0 +1,99 @@
+"""The compiled kernels, as one module for the chosen instruction set."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+def build_info() -> dict[str, Any]: ...
+def processor_levels() -> list[str]: ...
+
+class Loss:
+    exponential: Loss
+    logistic: Loss
+
+class LossGradient:
+    @property
+    def log_loss(self) -> float: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def example_weights(self) -> _Floats: ...
+    @property
+    def weights(self) -> _Floats: ...
+    @property
+    def bias(self) -> _Floats: ...
+    @property
+    def output(self) -> _Floats: ...
+
+def forward(
+    weights: _Floats, bias: _Floats, output: _Floats, inputs: _Floats, num_threads: int
+) -> _Floats: ...
+def log_loss_weights(margins: _Floats, loss: Loss) -> tuple[float, _Floats]: ...
+def primal_gradient(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    loss: Loss,
+    train_output: bool,
+    train_bias: bool,
+    num_threads: int,
+) -> LossGradient: ...
+def gram_gradient(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    loss: Loss,
+    train_output: bool,
+    train_bias: bool,
+    num_threads: int,
+) -> LossGradient: ...
+
+class FlowStatus:
+    name: str
+
+class FlowOutcome:
+    @property
+    def status(self) -> FlowStatus: ...
+    @property
+    def trajectory(self) -> _Floats: ...
+    @property
+    def unreachable(self) -> _Ints: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def accepted_steps(self) -> float: ...
+    @property
+    def rejected_steps(self) -> float: ...
+    @property
+    def weights(self) -> _Floats: ...
+    @property
+    def bias(self) -> _Floats: ...
+    @property
+    def output(self) -> _Floats: ...
+
+def gradient_flow(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    loss: Loss,
+    train_output: bool,
+    train_bias: bool,
+    gram: bool,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[float, float, float], None] | None,
+) -> FlowOutcome: ...
