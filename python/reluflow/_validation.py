@@ -46,7 +46,9 @@ def as_labels(name: str, value: Any, length: int | None = None) -> FloatArray:
     if not np.isin(found, (-1.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in found[:5])
         hint = f"convert with {name} = 2 * {name} - 1" if set(found) <= {0.0, 1.0} else "relabel"
-        raise ValueError(f"{name} must be -1 or +1; found {shown}{'...' * (len(found) > 5)}; {hint}")
+        raise ValueError(
+            f"{name} must be -1 or +1; found {shown}{'...' * (len(found) > 5)}; {hint}"
+        )
     return labels
 
 
