@@ -7,13 +7,17 @@ shapes, labels exactly -1 and +1.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_T = TypeVar("_T", bound=np.generic)
+
+# Every integer up to this one is a float64.
+_LARGEST_INT = 2**53
 
 
 def as_array(name: str, value: Any, ndim: int) -> FloatArray:
@@ -26,6 +30,8 @@ def as_array(name: str, value: Any, ndim: int) -> FloatArray:
         raise TypeError(f"{name} must be real numbers; its dtype is {raw.dtype}")
     if raw.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s); its shape is {raw.shape}")
+    if raw.dtype.kind in "iu" and raw.size and max(-int(raw.min()), int(raw.max())) > _LARGEST_INT:
+        raise ValueError(f"{name} holds integers beyond 2**53, which float64 cannot represent")
     array = np.ascontiguousarray(raw, dtype=np.float64)
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -37,16 +43,32 @@ def as_array(name: str, value: Any, ndim: int) -> FloatArray:
     return array
 
 
-def as_labels(name: str, value: Any, length: int | None = None) -> FloatArray:
+def as_integers(name: str, value: Any) -> IntArray:
+    """``value`` as a vector of integers; floats without a fractional part are taken."""
+    raw = np.asarray(value)
+    if raw.dtype.kind in "iu" and raw.ndim == 1:
+        return raw.astype(np.int64)
+    array = as_array(name, value, 1)
+    if (array != np.rint(array)).any():
+        first = int(np.argmax(array != np.rint(array)))
+        raise ValueError(f"{name} must be integers; entry {first} is {array[first]:g}")
+    return array.astype(np.int64)
+
+
+def as_labels(
+    name: str, value: Any, length: int | None = None, *, per: str = "an example"
+) -> FloatArray:
     """``value`` as a vector of labels -1 and +1."""
     labels = as_array(name, value, 1)
     if length is not None and len(labels) != length:
-        raise ValueError(f"{name} must have one label an example: {length}; it has {len(labels)}")
+        raise ValueError(f"{name} must have one label {per}: {length}; it has {len(labels)}")
     found = np.unique(labels)
     if not np.isin(found, (-1.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in found[:5])
         hint = f"convert with {name} = 2 * {name} - 1" if set(found) <= {0.0, 1.0} else "relabel"
-        raise ValueError(f"{name} must be -1 or +1; found {shown}{'...' * (len(found) > 5)}; {hint}")
+        raise ValueError(
+            f"{name} must be -1 or +1; found {shown}{'...' * (len(found) > 5)}; {hint}"
+        )
     return labels
 
 
@@ -56,6 +78,14 @@ def require_both_classes(name: str, labels: FloatArray) -> None:
         raise ValueError(
             f"{name} must hold both classes; all {len(labels)} labels are {labels[0]:+g}"
         )
+
+
+def frozen(array: NDArray[_T]) -> NDArray[_T]:
+    """A read-only array of its own; what is read-only already is not copied."""
+    if array.flags.writeable or not array.flags.owndata:
+        array = array.copy()
+        array.setflags(write=False)
+    return array
 
 
 def as_positive_int(name: str, value: Any, *, minimum: int = 1) -> int:

@@ -1,0 +1,642 @@
+"""Data sets, and the Gaussian clusters that they are drawn from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from reluflow._validation import (
+    FloatArray,
+    IntArray,
+    as_array,
+    as_integers,
+    as_labels,
+    as_number,
+    as_positive_int,
+    frozen,
+    require_both_classes,
+    require_memory,
+)
+
+__all__ = ["ClusterModel", "Dataset"]
+
+# Rows handled at once where a temporary array as large as all of X would double the memory.
+_ROWS = 1024
+# Rounding that is forgiven, relative to the largest entry or eigenvalue: asymmetry of a matrix,
+# and eigenvalues below zero.
+_MATRIX_TOLERANCE = 1e-10
+# Relative error that is forgiven in squared norms of means where they must be the dimension.
+_NORM_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Labelled examples.
+
+    Parameters
+    ----------
+    X : array_like, shape (n, d)
+        Examples, one a row; integers, other floats, Fortran order and strides are converted.
+    y : array_like, shape (n,)
+        Labels -1 and +1, both present.
+    cluster : array_like of int, shape (n,), optional
+        The cluster of each example; the examples of one cluster have one label.
+
+    Attributes
+    ----------
+    X, y : ndarray of float64
+        As above, C-contiguous and read-only.
+    cluster : ndarray of int64, or None
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, there are no examples, an entry is not finite, a label is not -1 or +1,
+        one class is missing, a cluster has both labels, or two examples are the same point with
+        opposite labels: no network separates those.
+    TypeError
+        If X, y or cluster are not numbers.
+    """
+
+    X: FloatArray
+    y: FloatArray
+    cluster: IntArray | None
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, cluster: ArrayLike | None = None) -> None:
+        examples = as_array("X", X, 2)
+        n, dim = examples.shape
+        if n == 0 or dim == 0:
+            raise ValueError(f"X must hold examples, one a row; its shape is {examples.shape}")
+        labels = as_labels("y", y, n)
+        require_both_classes("y", labels)
+        _require_no_conflict(examples, labels)
+        object.__setattr__(self, "X", frozen(examples))
+        object.__setattr__(self, "y", frozen(labels))
+        object.__setattr__(
+            self, "cluster", None if cluster is None else frozen(_as_clusters(cluster, labels))
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.y)
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+        return int(self.X.shape[1])
+
+    def __len__(self) -> int:
+        return self.n
+
+    def cluster_model(self) -> ClusterModel:
+        """The clusters as estimated from the examples.
+
+        Row q of the model belongs to the q-th smallest number in `cluster`. Its mean is the mean
+        of its examples, as it is: for real data the norm need not be sqrt(d). Its noise is one
+        standard deviation, the square root of the unbiased variance averaged over coordinates:
+        sum_i ||x_i - mean||^2 / ((n_q - 1) d) over the n_q examples of cluster q.
+
+        Raises
+        ------
+        ValueError
+            If `cluster` is not known, or a cluster has one example only.
+        """
+        if self.cluster is None:
+            raise ValueError("cluster is not known for this data set; give Dataset(X, y, cluster)")
+        members = [self.cluster == q for q in np.unique(self.cluster)]
+        for q, rows in zip(np.unique(self.cluster), members, strict=True):
+            if rows.sum() < 2:
+                raise ValueError(
+                    f"cluster {q} has one example; its noise needs at least 2 to be estimated"
+                )
+        groups = [self.X[rows] for rows in members]
+        return ClusterModel(
+            means=[group.mean(axis=0) for group in groups],
+            labels=[self.y[rows][0] for rows in members],
+            noise=[math.sqrt(group.var(axis=0, ddof=1).mean()) for group in groups],
+        )
+
+    def __repr__(self) -> str:
+        positive = int((self.y > 0).sum())
+        clusters = "" if self.cluster is None else f", clusters={len(np.unique(self.cluster))}"
+        return (
+            f"Dataset(n={self.n}, dim={self.dim}, positive={positive}, "
+            f"negative={self.n - positive}{clusters})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClusterModel:
+    """Gaussian clusters, each with a label: x = mu_q + N(0, Sigma_q), y = y_q, q uniform.
+
+    The setting of Frei et al. 2023, section 2, where ||mu_q|| = sqrt(d). The constructors
+    `orthogonal`, `random`, `equicorrelated` and `from_gram` make such means for any dimension:
+    they keep the coordinates of the means in a frame of their span, and ``means`` is built when
+    asked for.
+
+    Parameters
+    ----------
+    means : array_like, shape (k, d)
+        Cluster means mu_q. Their norms are not checked: means of real data have others.
+    labels : array_like, shape (k,)
+        Labels -1 and +1, both present.
+    noise : float or array_like
+        A standard deviation; one a cluster, shape (k,); diagonals of the covariances, that is
+        variances, shape (k, d); or covariances, shape (k, d, d). Shape (k,) always is one
+        standard deviation a cluster, also where k = d.
+    ambient_dim : int, optional
+        The d of the setting, where ``means`` are coordinates in a frame of a larger space.
+
+    Attributes
+    ----------
+    labels : ndarray, shape (k,)
+    noise : float or ndarray
+        As given; a float, or a read-only float64 array.
+    dim : int
+        Number of coordinates.
+    ambient_dim : int
+        The d of the setting; ``dim`` unless it was given.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, an entry is not finite, a label is not -1 or +1, one class is missing,
+        noise is negative, or a covariance is not symmetric and positive semidefinite.
+    TypeError
+        If an argument is not numbers.
+    """
+
+    labels: FloatArray
+    noise: float | FloatArray
+    dim: int
+    ambient_dim: int
+    # The means are these rows, followed by zeros up to dim.
+    _leading: FloatArray
+
+    def __init__(
+        self,
+        means: ArrayLike,
+        labels: ArrayLike,
+        noise: ArrayLike,
+        *,
+        ambient_dim: int | None = None,
+    ) -> None:
+        rows = as_array("means", means, 2)
+        if min(rows.shape) == 0:
+            raise ValueError(f"means must hold one mean a row; their shape is {rows.shape}")
+        self._fill(rows, labels, noise, rows.shape[1], ambient_dim)
+
+    def _fill(
+        self,
+        leading: FloatArray,
+        labels: ArrayLike,
+        noise: ArrayLike,
+        dim: int,
+        ambient_dim: int | None = None,
+    ) -> None:
+        signs = as_labels("labels", labels, len(leading), per="a cluster")
+        require_both_classes("labels", signs)
+        if ambient_dim is None:
+            ambient_dim = dim
+        fields = {
+            "labels": frozen(signs),
+            "noise": _as_noise(noise, len(leading), dim),
+            "dim": dim,
+            "ambient_dim": as_positive_int("ambient_dim", ambient_dim, minimum=dim),
+            "_leading": frozen(leading),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def _from_leading(
+        cls, leading: FloatArray, labels: ArrayLike | None, noise: ArrayLike, dim: int
+    ) -> ClusterModel:
+        model = cls.__new__(cls)
+        model._fill(leading, _alternating(len(leading)) if labels is None else labels, noise, dim)
+        return model
+
+    @classmethod
+    def orthogonal(
+        cls,
+        n_clusters: int,
+        dim: int,
+        noise: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        seed: Any = None,
+    ) -> ClusterModel:
+        """Orthogonal means of norm sqrt(dim): multiples of the first axes.
+
+        With isotropic noise any other choice is a rotation of this one.
+
+        Parameters
+        ----------
+        n_clusters, dim : int
+            k >= 2 and d >= k; d may be 10**15.
+        noise, labels
+            As for `ClusterModel`; labels alternate +1, -1, ... unless they are given.
+        seed
+            Nothing is random here; taken so that all constructors are called alike.
+
+        Raises
+        ------
+        ValueError
+            If there are more means than dimensions, or as for `ClusterModel`.
+        """
+        n_clusters, dim = _as_sizes(n_clusters, dim)
+        if n_clusters > dim:
+            raise ValueError(
+                f"n_clusters={n_clusters} orthogonal means need as many dimensions; dim={dim}"
+            )
+        return cls._from_leading(math.sqrt(dim) * np.eye(n_clusters), labels, noise, dim)
+
+    @classmethod
+    def random(
+        cls,
+        n_clusters: int,
+        dim: int,
+        noise: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        seed: Any = None,
+    ) -> ClusterModel:
+        """Means of norm sqrt(dim) in directions uniform on the sphere.
+
+        With isotropic noise the first axes are chosen to span the means, which is a rotation: the
+        coordinates are those of a Gaussian matrix after Gram-Schmidt, lower triangular with
+        independent entries, chi with d - i degrees of freedom on the diagonal and N(0, 1) below
+        (Bartlett 1933), rows scaled to norm sqrt(dim).
+
+        Parameters
+        ----------
+        n_clusters, dim : int
+            k >= 2 and d; d may be 10**15.
+        noise, labels
+            As for `ClusterModel`; labels alternate +1, -1, ... unless they are given.
+        seed : int, Generator or None
+            As for `numpy.random.default_rng`.
+
+        Raises
+        ------
+        ValueError
+            As for `ClusterModel`.
+        """
+        n_clusters, dim = _as_sizes(n_clusters, dim)
+        rng = np.random.default_rng(seed)
+        # Other than isotropic noise singles out axes, to which the means must then be oblique.
+        if dim < n_clusters or _ndim(noise) > 1:
+            rows = rng.standard_normal((n_clusters, dim))
+        else:
+            rows = np.tril(rng.standard_normal((n_clusters, n_clusters)), -1)
+            degrees = float(dim) - np.arange(n_clusters)
+            np.fill_diagonal(rows, np.sqrt(rng.chisquare(degrees)))
+        rows *= math.sqrt(dim) / np.linalg.norm(rows, axis=1, keepdims=True)
+        return cls._from_leading(rows, labels, noise, dim)
+
+    @classmethod
+    def equicorrelated(
+        cls,
+        n_clusters: int,
+        dim: int,
+        noise: ArrayLike,
+        *,
+        correlation: float,
+        labels: ArrayLike | None = None,
+        seed: Any = None,
+    ) -> ClusterModel:
+        """Means of norm sqrt(dim) with the same cosine between any two.
+
+        The coordinates are the symmetric square root of the Gram matrix d ((1 - c) I + c J).
+
+        Parameters
+        ----------
+        n_clusters, dim : int
+            k >= 2 and d >= k; d may be 10**15.
+        noise, labels
+            As for `ClusterModel`; labels alternate +1, -1, ... unless they are given.
+        correlation : float
+            The cosine c, in (-1/(k - 1), 1).
+        seed
+            Nothing is random here; taken so that all constructors are called alike.
+
+        Raises
+        ------
+        ValueError
+            If the correlation is out of range, there are more means than dimensions, or as for
+            `ClusterModel`.
+        """
+        n_clusters, dim = _as_sizes(n_clusters, dim)
+        cosine = as_number("correlation", correlation)
+        lowest = -1 / (n_clusters - 1)
+        if not lowest < cosine < 1:
+            raise ValueError(
+                f"correlation must lie in ({lowest:g}, 1) for {n_clusters} clusters; got {cosine:g}"
+            )
+        if n_clusters > dim:
+            raise ValueError(
+                f"n_clusters={n_clusters} equicorrelated means need as many dimensions; dim={dim}"
+            )
+        across, along = math.sqrt(1 - cosine), math.sqrt(1 + (n_clusters - 1) * cosine)
+        root = across * np.eye(n_clusters) + (along - across) / n_clusters
+        return cls._from_leading(math.sqrt(dim) * root, labels, noise, dim)
+
+    @classmethod
+    def from_gram(
+        cls, gram: ArrayLike, labels: ArrayLike, noise: ArrayLike, dim: int
+    ) -> ClusterModel:
+        """Means of norm sqrt(dim) with given inner products.
+
+        Parameters
+        ----------
+        gram : array_like, shape (k, k)
+            Inner products: symmetric, positive semidefinite, ``dim`` on the diagonal, of rank at
+            most ``dim``.
+        labels, noise
+            As for `ClusterModel`.
+        dim : int
+            d; it may be 10**15.
+
+        Raises
+        ------
+        ValueError
+            If ``gram`` is not such a matrix, or as for `ClusterModel`.
+        """
+        dim = as_positive_int("dim", dim)
+        products = as_array("gram", gram, 2)
+        if products.shape[0] != products.shape[1] or len(products) == 0:
+            raise ValueError(f"gram must be a square matrix; its shape is {products.shape}")
+        error = float(np.abs(products.diagonal() / dim - 1).max())
+        if error > _NORM_TOLERANCE:
+            raise ValueError(
+                f"gram must have dim={dim} on its diagonal; it differs by {error:.3g} relative"
+            )
+        factor = _positive_factor("gram", products)
+        if factor.shape[1] > dim:
+            raise ValueError(f"gram has rank {factor.shape[1]}, more than dim={dim} dimensions")
+        return cls._from_leading(factor, labels, noise, dim)
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters k."""
+        return len(self.labels)
+
+    @cached_property
+    def means(self) -> FloatArray:
+        """Cluster means, shape (k, d), read-only.
+
+        Raises
+        ------
+        MemoryError
+            If they do not fit; `coordinates` and `gram` always do.
+        """
+        if self._leading.shape[1] == self.dim:
+            return self._leading
+        require_memory(f"means, {self.n_clusters} x {self.dim}", 8.0 * self.n_clusters * self.dim)
+        means = np.zeros((self.n_clusters, self.dim))
+        means[:, : self._leading.shape[1]] = self._leading
+        means.setflags(write=False)
+        return means
+
+    @cached_property
+    def coordinates(self) -> FloatArray:
+        """The means in an orthonormal frame of a space that holds them, shape (k, r), r <= k.
+
+        For `orthogonal`, `random`, `equicorrelated` and `from_gram` with isotropic noise the frame
+        is the first r axes: the means are these rows followed by zeros.
+        """
+        if self._leading.shape[1] <= self.n_clusters:
+            return self._leading
+        return frozen(_triangular_factor(self._leading))
+
+    @cached_property
+    def gram(self) -> FloatArray:
+        """Inner products of the means, shape (k, k), read-only."""
+        return frozen(self._leading @ self._leading.T)
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether every covariance is a multiple of the identity by its form."""
+        return np.ndim(self.noise) <= 1
+
+    @cached_property
+    def noise_scale(self) -> FloatArray:
+        """sqrt of the largest eigenvalue of each covariance, shape (k,), read-only."""
+        noise = np.asarray(self.noise, dtype=np.float64)
+        if noise.ndim <= 1:
+            return frozen(np.broadcast_to(noise, self.n_clusters))
+        variances = noise if noise.ndim == 2 else np.linalg.eigvalsh(noise)
+        return frozen(np.sqrt(np.maximum(variances.max(axis=1), 0.0)))
+
+    @cached_property
+    def _covariance_factors(self) -> list[FloatArray]:
+        """C_q with C_q C_q^T = Sigma_q, shape (d, rank), where full covariances were given."""
+        return [
+            _positive_factor("noise", covariance)
+            for covariance in np.asarray(self.noise, dtype=np.float64)
+        ]
+
+    def noise_factor(self, W: ArrayLike, q: int) -> FloatArray:
+        """F with F F^T = W Sigma_q W^T: W x is distributed as W mu_q + F g, g standard normal.
+
+        Parameters
+        ----------
+        W : array_like, shape (m, d)
+        q : int
+            Cluster, 0 <= q < k.
+
+        Returns
+        -------
+        ndarray, shape (m, r), r <= min(m, d)
+            C-contiguous, zero above the diagonal.
+
+        Raises
+        ------
+        ValueError
+            If W has another number of columns than d, or there is no cluster q.
+        """
+        weights = as_array("W", W, 2)
+        if weights.shape[1] != self.dim:
+            raise ValueError(f"W must have dim={self.dim} columns; it has {weights.shape[1]}")
+        q = self._as_cluster(q)
+        if self.isotropic:
+            return float(self.noise_scale[q]) * _triangular_factor(weights)
+        noise = np.asarray(self.noise, dtype=np.float64)
+        if noise.ndim == 2:
+            return _triangular_factor(weights * np.sqrt(noise[q]))
+        return _triangular_factor(weights @ self._covariance_factors[q])
+
+    def _as_cluster(self, q: int) -> int:
+        q = as_positive_int("q", q, minimum=0)
+        if q >= self.n_clusters:
+            raise ValueError(f"q must be below n_clusters={self.n_clusters}; got {q}")
+        return q
+
+    def sample(self, n: int, seed: Any = None) -> Dataset:
+        """n independent examples, their clusters uniform.
+
+        Parameters
+        ----------
+        n : int
+            Number of examples.
+        seed : int, Generator or None
+            As for `numpy.random.default_rng`.
+
+        Raises
+        ------
+        ValueError
+            If all n examples fall on clusters of one label.
+        MemoryError
+            If n x d numbers do not fit, before they are allocated.
+        """
+        n = as_positive_int("n", n)
+        require_memory(f"a sample of n={n} examples, dim={self.dim}", 8.0 * n * self.dim)
+        rng = np.random.default_rng(seed)
+        cluster = rng.integers(self.n_clusters, size=n)
+        labels = self.labels[cluster]
+        if (labels == labels[0]).all():
+            raise ValueError(
+                f"all n={n} examples fell on clusters of label {labels[0]:+g}; "
+                "draw more, or take another seed"
+            )
+        X = rng.standard_normal((n, self.dim))
+        for rows in _row_blocks(n):
+            X[rows] = self._colored(X[rows], cluster[rows])
+            X[rows, : self._leading.shape[1]] += self._leading[cluster[rows]]
+        X.setflags(write=False)
+        return Dataset(X, labels, cluster)
+
+    def _colored(self, white: FloatArray, cluster: IntArray) -> FloatArray:
+        """Standard normal rows turned into noise of the given clusters."""
+        noise = np.asarray(self.noise, dtype=np.float64)
+        if noise.ndim <= 1:
+            return white * self.noise_scale[cluster, None]
+        if noise.ndim == 2:
+            return white * np.sqrt(noise[cluster])
+        colored = np.empty_like(white)
+        for q in np.unique(cluster):
+            factor = self._covariance_factors[q]
+            colored[cluster == q] = white[cluster == q, : factor.shape[1]] @ factor.T
+        return colored
+
+    def __repr__(self) -> str:
+        noise = self.noise if isinstance(self.noise, float) else f"array{self.noise.shape}"
+        ambient = "" if self.ambient_dim == self.dim else f", ambient_dim={self.ambient_dim}"
+        return (
+            f"ClusterModel(n_clusters={self.n_clusters}, dim={self.dim}{ambient}, noise={noise}, "
+            f"positive={int((self.labels > 0).sum())}, negative={int((self.labels < 0).sum())})"
+        )
+
+
+def _as_clusters(value: ArrayLike, labels: FloatArray) -> IntArray:
+    cluster = as_integers("cluster", value)
+    if len(cluster) != len(labels):
+        raise ValueError(
+            f"cluster must have one number an example: {len(labels)}; it has {len(cluster)}"
+        )
+    numbers, group = np.unique(cluster, return_inverse=True)
+    positive = np.bincount(group, weights=labels > 0)
+    mixed = (positive > 0) & (positive < np.bincount(group))
+    if mixed.any():
+        raise ValueError(
+            f"cluster {numbers[mixed][0]} has examples of both labels; a cluster has one label"
+        )
+    return cluster
+
+
+def _require_no_conflict(X: FloatArray, y: FloatArray) -> None:
+    """Refuses the same point with opposite labels."""
+    _, group, count = np.unique(_row_hashes(X), return_inverse=True, return_counts=True)
+    first: dict[bytes, int] = {}
+    for i in np.flatnonzero(count[group] > 1):
+        j = first.setdefault((X[i] + 0.0).tobytes(), int(i))
+        if y[i] != y[j]:
+            raise ValueError(
+                f"X holds the same point with opposite labels: examples {j} ({y[j]:+g}) and "
+                f"{i} ({y[i]:+g}); no network separates them, remove one"
+            )
+
+
+def _row_hashes(X: FloatArray) -> Any:
+    """64-bit numbers that agree wherever rows agree; adding 0.0 makes -0.0 the same as 0.0."""
+    multipliers = np.random.default_rng(0).integers(2**64, size=X.shape[1], dtype=np.uint64) | 1
+    hashes = np.empty(len(X), dtype=np.uint64)
+    for rows in _row_blocks(len(X)):
+        bits = (X[rows] + 0.0).view(np.uint64)
+        # Short numbers fill the high bits only, which a product would push out.
+        bits ^= bits >> np.uint64(32)
+        hashes[rows] = np.einsum("ij,j->i", bits, multipliers)
+    return hashes
+
+
+def _row_blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS))
+
+
+def _as_sizes(n_clusters: int, dim: int) -> tuple[int, int]:
+    return as_positive_int("n_clusters", n_clusters, minimum=2), as_positive_int("dim", dim)
+
+
+def _alternating(n_clusters: int) -> FloatArray:
+    return np.where(np.arange(n_clusters) % 2 == 0, 1.0, -1.0)
+
+
+def _ndim(value: Any) -> int:
+    try:
+        return np.ndim(value)
+    except ValueError:  # ragged; as_array says so
+        return 1
+
+
+def _as_noise(value: Any, n_clusters: int, dim: int) -> float | FloatArray:
+    array = as_array("noise", value, _ndim(value))
+    if _ndim(value) == 0:
+        return as_number("noise", array.item(), at_least=0)
+    shapes = {1: (n_clusters,), 2: (n_clusters, dim), 3: (n_clusters, dim, dim)}
+    if shapes.get(array.ndim) != array.shape:
+        raise ValueError(
+            f"noise must be a number or have shape {', '.join(map(str, shapes.values()))}; "
+            f"its shape is {array.shape}"
+        )
+    if array.ndim == 3:
+        for q, covariance in enumerate(array):
+            _positive_eigenvalues(f"noise[{q}]", covariance)
+    elif (array < 0).any():
+        where = tuple(int(i) for i in np.argwhere(array < 0)[0])
+        raise ValueError(f"noise must not be negative; at index {where} it is {array[where]:g}")
+    return frozen(array)
+
+
+def _positive_eigenvalues(name: str, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues and eigenvectors of a matrix that is symmetric and positive semidefinite."""
+    asymmetry = float(np.abs(matrix - matrix.T).max())
+    if asymmetry > _MATRIX_TOLERANCE * float(np.abs(matrix).max()):
+        raise ValueError(
+            f"{name} must be symmetric; it differs from its transpose by {asymmetry:.3g}"
+        )
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    if values[0] < -_MATRIX_TOLERANCE * np.abs(values).max():
+        raise ValueError(
+            f"{name} must be positive semidefinite; its smallest eigenvalue is {values[0]:.6g}"
+        )
+    return values, vectors
+
+
+def _positive_factor(name: str, matrix: FloatArray) -> FloatArray:
+    """C with C C^T = matrix, of as many columns as its rank."""
+    values, vectors = _positive_eigenvalues(name, matrix)
+    keep = values > len(values) * np.finfo(float).eps * values[-1]
+    return np.ascontiguousarray(vectors[:, keep] * np.sqrt(values[keep]))
+
+
+def _triangular_factor(A: FloatArray) -> FloatArray:
+    """F with F F^T = A A^T, of at most min(A.shape) columns."""
+    upper = cast(FloatArray, np.linalg.qr(A.T, mode="r"))
+    return np.ascontiguousarray(upper.T)
