@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 
 import numpy as np
-from scipy.special import logsumexp
 
 from reluflow._validation import FloatArray
 
@@ -23,8 +22,11 @@ def log_loss_weights(margins: FloatArray, loss: Loss) -> tuple[float, FloatArray
         log_losses = log_slopes = -margins
     else:
         log_losses, log_slopes = _log_logistic(margins), -np.logaddexp(0.0, margins)
-    log_total = logsumexp(log_losses)
-    return float(log_total - np.log(len(margins))), np.exp(log_slopes - log_total)
+    # Relative to the largest loss, so that margins of 1e100 leave the weights exact.
+    largest = log_losses.max()
+    total = np.exp(log_losses - largest).sum()
+    log_loss = largest + np.log(total / len(margins))
+    return float(log_loss), np.exp(log_slopes - largest) / total
 
 
 def _log_logistic(margins: FloatArray) -> FloatArray:
