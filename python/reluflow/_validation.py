@@ -45,9 +45,6 @@ def as_array(name: str, value: Any, ndim: int) -> FloatArray:
 
 def as_integers(name: str, value: Any) -> IntArray:
     """``value`` as a vector of integers; floats without a fractional part are taken."""
-    raw = np.asarray(value)
-    if raw.dtype.kind in "iu" and raw.ndim == 1:
-        return raw.astype(np.int64)
     array = as_array(name, value, 1)
     if (array != np.rint(array)).any():
         first = int(np.argmax(array != np.rint(array)))
@@ -92,7 +89,7 @@ def as_positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
     """``value`` as an integer of at least ``minimum``; 5.0 and NumPy integers are taken."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be an integer; got {value!r}")
-    if int(value) != value:
+    if value in (np.inf, -np.inf) or value != value or int(value) != value:
         raise ValueError(f"{name} must be an integer; got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value!r}")

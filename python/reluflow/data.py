@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from reluflow._assumption import AssumptionReport, Inequality, check_assumption
+from reluflow._conflicts import require_no_conflict, row_blocks
+from reluflow._covariance import as_noise, noise_ndim, positive_factor, triangular_factor
+from reluflow._digits import read_digits
+from reluflow._loading import read_arrays, write_arrays
 from reluflow._validation import (
     FloatArray,
     IntArray,
@@ -24,13 +29,16 @@ from reluflow._validation import (
     require_memory,
 )
 
-__all__ = ["ClusterModel", "Dataset"]
+__all__ = [
+    "AssumptionReport",
+    "ClusterModel",
+    "Dataset",
+    "Inequality",
+    "load_dataset",
+    "load_digits",
+    "save_dataset",
+]
 
-# Rows handled at once where a temporary array as large as all of X would double the memory.
-_ROWS = 1024
-# Rounding that is forgiven, relative to the largest entry or eigenvalue: asymmetry of a matrix,
-# and eigenvalues below zero.
-_MATRIX_TOLERANCE = 1e-10
 # Relative error that is forgiven in squared norms of means where they must be the dimension.
 _NORM_TOLERANCE = 1e-8
 
@@ -75,7 +83,7 @@ class Dataset:
             raise ValueError(f"X must hold examples, one a row; its shape is {examples.shape}")
         labels = as_labels("y", y, n)
         require_both_classes("y", labels)
-        _require_no_conflict(examples, labels)
+        require_no_conflict(examples, labels)
         object.__setattr__(self, "X", frozen(examples))
         object.__setattr__(self, "y", frozen(labels))
         object.__setattr__(
@@ -207,7 +215,7 @@ class ClusterModel:
             ambient_dim = dim
         fields = {
             "labels": frozen(signs),
-            "noise": _as_noise(noise, len(leading), dim),
+            "noise": as_noise(noise, len(leading), dim),
             "dim": dim,
             "ambient_dim": as_positive_int("ambient_dim", ambient_dim, minimum=dim),
             "_leading": frozen(leading),
@@ -292,7 +300,7 @@ class ClusterModel:
         n_clusters, dim = _as_sizes(n_clusters, dim)
         rng = np.random.default_rng(seed)
         # Other than isotropic noise singles out axes, to which the means must then be oblique.
-        if dim < n_clusters or _ndim(noise) > 1:
+        if dim < n_clusters or noise_ndim(noise) > 1:
             rows = rng.standard_normal((n_clusters, dim))
         else:
             rows = np.tril(rng.standard_normal((n_clusters, n_clusters)), -1)
@@ -378,7 +386,7 @@ class ClusterModel:
             raise ValueError(
                 f"gram must have dim={dim} on its diagonal; it differs by {error:.3g} relative"
             )
-        factor = _positive_factor("gram", products)
+        factor = positive_factor("gram", products)
         if factor.shape[1] > dim:
             raise ValueError(f"gram has rank {factor.shape[1]}, more than dim={dim} dimensions")
         return cls._from_leading(factor, labels, noise, dim)
@@ -414,7 +422,7 @@ class ClusterModel:
         """
         if self._leading.shape[1] <= self.n_clusters:
             return self._leading
-        return frozen(_triangular_factor(self._leading))
+        return frozen(triangular_factor(self._leading))
 
     @cached_property
     def gram(self) -> FloatArray:
@@ -439,7 +447,7 @@ class ClusterModel:
     def _covariance_factors(self) -> list[FloatArray]:
         """C_q with C_q C_q^T = Sigma_q, shape (d, rank), where full covariances were given."""
         return [
-            _positive_factor("noise", covariance)
+            positive_factor("noise", covariance)
             for covariance in np.asarray(self.noise, dtype=np.float64)
         ]
 
@@ -467,11 +475,11 @@ class ClusterModel:
             raise ValueError(f"W must have dim={self.dim} columns; it has {weights.shape[1]}")
         q = self._as_cluster(q)
         if self.isotropic:
-            return float(self.noise_scale[q]) * _triangular_factor(weights)
+            return float(self.noise_scale[q]) * triangular_factor(weights)
         noise = np.asarray(self.noise, dtype=np.float64)
         if noise.ndim == 2:
-            return _triangular_factor(weights * np.sqrt(noise[q]))
-        return _triangular_factor(weights @ self._covariance_factors[q])
+            return triangular_factor(weights * np.sqrt(noise[q]))
+        return triangular_factor(weights @ self._covariance_factors[q])
 
     def _as_cluster(self, q: int) -> int:
         q = as_positive_int("q", q, minimum=0)
@@ -507,7 +515,7 @@ class ClusterModel:
                 "draw more, or take another seed"
             )
         X = rng.standard_normal((n, self.dim))
-        for rows in _row_blocks(n):
+        for rows in row_blocks(n, self.dim):
             X[rows] = self._colored(X[rows], cluster[rows])
             X[rows, : self._leading.shape[1]] += self._leading[cluster[rows]]
         X.setflags(write=False)
@@ -526,6 +534,24 @@ class ClusterModel:
             colored[cluster == q] = white[cluster == q, : factor.shape[1]] @ factor.T
         return colored
 
+    def assumption(self, n: int) -> AssumptionReport:
+        """Assumption 2.2 of Frei et al. 2023 for n examples, term by term.
+
+        The d in it is `ambient_dim`. Printing the report shows a table.
+
+        Parameters
+        ----------
+        n : int
+            Number of training examples.
+        """
+        return check_assumption(
+            as_positive_int("n", n),
+            self.labels,
+            self.gram,
+            self.ambient_dim,
+            float(self.noise_scale.max()),
+        )
+
     def __repr__(self) -> str:
         noise = self.noise if isinstance(self.noise, float) else f"array{self.noise.shape}"
         ambient = "" if self.ambient_dim == self.dim else f", ambient_dim={self.ambient_dim}"
@@ -533,6 +559,63 @@ class ClusterModel:
             f"ClusterModel(n_clusters={self.n_clusters}, dim={self.dim}{ambient}, noise={noise}, "
             f"positive={int((self.labels > 0).sum())}, negative={int((self.labels < 0).sum())})"
         )
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Reads a data set from a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npz`` with arrays X, y and optionally cluster; or ``.csv`` or ``.parquet`` with columns
+        x0, x1, ..., y and optionally cluster.
+
+    Raises
+    ------
+    OSError
+        If the file is missing, truncated, or of another kind.
+    ValueError
+        If arrays or columns are unknown or missing, a cell is not a number, or as for `Dataset`.
+        Pickled objects in an .npz file are refused, never executed.
+    TypeError
+        As for `Dataset`.
+    """
+    path = Path(path)
+    arrays = read_arrays(path)
+    try:
+        return Dataset(**arrays)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def save_dataset(data: Dataset, path: str | Path) -> None:
+    """Writes a data set to a file that `load_dataset` reads back exactly.
+
+    Parameters
+    ----------
+    data : Dataset
+    path : str or Path
+        Ends in ``.npz``, ``.csv`` or ``.parquet``.
+
+    Raises
+    ------
+    OSError
+        If the name ends otherwise, or the file cannot be written.
+    """
+    arrays = {"X": data.X, "y": data.y}
+    write_arrays(
+        Path(path), arrays if data.cluster is None else {**arrays, "cluster": data.cluster}
+    )
+
+
+def load_digits() -> Dataset:
+    """The 1,797 handwritten digits that scikit-learn ships: even (+1) against odd (-1).
+
+    Images of 8 x 8 pixels, d = 64 (Alpaydin & Kaynak 1998, UCI Machine Learning Repository). The
+    mean image is subtracted and every example is scaled to norm sqrt(d) = 8. The clusters are the
+    ten digits.
+    """
+    return Dataset(*read_digits())
 
 
 def _as_clusters(value: ArrayLike, labels: FloatArray) -> IntArray:
@@ -551,92 +634,9 @@ def _as_clusters(value: ArrayLike, labels: FloatArray) -> IntArray:
     return cluster
 
 
-def _require_no_conflict(X: FloatArray, y: FloatArray) -> None:
-    """Refuses the same point with opposite labels."""
-    _, group, count = np.unique(_row_hashes(X), return_inverse=True, return_counts=True)
-    first: dict[bytes, int] = {}
-    for i in np.flatnonzero(count[group] > 1):
-        j = first.setdefault((X[i] + 0.0).tobytes(), int(i))
-        if y[i] != y[j]:
-            raise ValueError(
-                f"X holds the same point with opposite labels: examples {j} ({y[j]:+g}) and "
-                f"{i} ({y[i]:+g}); no network separates them, remove one"
-            )
-
-
-def _row_hashes(X: FloatArray) -> Any:
-    """64-bit numbers that agree wherever rows agree; adding 0.0 makes -0.0 the same as 0.0."""
-    multipliers = np.random.default_rng(0).integers(2**64, size=X.shape[1], dtype=np.uint64) | 1
-    hashes = np.empty(len(X), dtype=np.uint64)
-    for rows in _row_blocks(len(X)):
-        bits = (X[rows] + 0.0).view(np.uint64)
-        # Short numbers fill the high bits only, which a product would push out.
-        bits ^= bits >> np.uint64(32)
-        hashes[rows] = np.einsum("ij,j->i", bits, multipliers)
-    return hashes
-
-
-def _row_blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS))
-
-
 def _as_sizes(n_clusters: int, dim: int) -> tuple[int, int]:
     return as_positive_int("n_clusters", n_clusters, minimum=2), as_positive_int("dim", dim)
 
 
 def _alternating(n_clusters: int) -> FloatArray:
     return np.where(np.arange(n_clusters) % 2 == 0, 1.0, -1.0)
-
-
-def _ndim(value: Any) -> int:
-    try:
-        return np.ndim(value)
-    except ValueError:  # ragged; as_array says so
-        return 1
-
-
-def _as_noise(value: Any, n_clusters: int, dim: int) -> float | FloatArray:
-    array = as_array("noise", value, _ndim(value))
-    if _ndim(value) == 0:
-        return as_number("noise", array.item(), at_least=0)
-    shapes = {1: (n_clusters,), 2: (n_clusters, dim), 3: (n_clusters, dim, dim)}
-    if shapes.get(array.ndim) != array.shape:
-        raise ValueError(
-            f"noise must be a number or have shape {', '.join(map(str, shapes.values()))}; "
-            f"its shape is {array.shape}"
-        )
-    if array.ndim == 3:
-        for q, covariance in enumerate(array):
-            _positive_eigenvalues(f"noise[{q}]", covariance)
-    elif (array < 0).any():
-        where = tuple(int(i) for i in np.argwhere(array < 0)[0])
-        raise ValueError(f"noise must not be negative; at index {where} it is {array[where]:g}")
-    return frozen(array)
-
-
-def _positive_eigenvalues(name: str, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eigenvalues and eigenvectors of a matrix that is symmetric and positive semidefinite."""
-    asymmetry = float(np.abs(matrix - matrix.T).max())
-    if asymmetry > _MATRIX_TOLERANCE * float(np.abs(matrix).max()):
-        raise ValueError(
-            f"{name} must be symmetric; it differs from its transpose by {asymmetry:.3g}"
-        )
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    if values[0] < -_MATRIX_TOLERANCE * np.abs(values).max():
-        raise ValueError(
-            f"{name} must be positive semidefinite; its smallest eigenvalue is {values[0]:.6g}"
-        )
-    return values, vectors
-
-
-def _positive_factor(name: str, matrix: FloatArray) -> FloatArray:
-    """C with C C^T = matrix, of as many columns as its rank."""
-    values, vectors = _positive_eigenvalues(name, matrix)
-    keep = values > len(values) * np.finfo(float).eps * values[-1]
-    return np.ascontiguousarray(vectors[:, keep] * np.sqrt(values[keep]))
-
-
-def _triangular_factor(A: FloatArray) -> FloatArray:
-    """F with F F^T = A A^T, of at most min(A.shape) columns."""
-    upper = cast(FloatArray, np.linalg.qr(A.T, mode="r"))
-    return np.ascontiguousarray(upper.T)
