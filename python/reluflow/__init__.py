@@ -15,6 +15,7 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
@@ -23,13 +24,17 @@ __all__ = [
     "ClusterModel",
     "Dataset",
     "FlowResult",
+    "KKTCertificate",
+    "KKTResiduals",
     "Problem",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "__version__",
+    "certify_kkt",
     "draw",
     "gradient_flow",
+    "kkt_residuals",
     "load_dataset",
     "load_digits",
     "save_dataset",
