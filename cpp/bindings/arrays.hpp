@@ -21,9 +21,7 @@ inline MatrixView matrix(const Array& array) {
 
 inline VectorView vector(const Array& array) { return {array.data(), array.shape(0)}; }
 
-inline Array to_array(const Vector& values) {
-  return Array(values.size(), values.data());
-}
+inline Array to_array(const Vector& values) { return Array(values.size(), values.data()); }
 
 inline Array to_array(const Matrix& values) {
   return Array({values.rows(), values.cols()}, values.data());

@@ -17,8 +17,7 @@ Array trajectory_array(const std::vector<FlowPoint>& points) {
   Matrix table(static_cast<Index>(points.size()), 5);
   for (Index i = 0; i < table.rows(); ++i) {
     const FlowPoint& p = points[static_cast<std::size_t>(i)];
-    table.row(i) << p.log_inverse_loss, p.rescaled_time, p.norm, p.normalized_margin,
-        p.evaluations;
+    table.row(i) << p.log_inverse_loss, p.rescaled_time, p.norm, p.normalized_margin, p.evaluations;
   }
   return to_array(table);
 }
@@ -86,16 +85,15 @@ void bind_flow(py::module_& module) {
                              [](const BoundOutcome& o) { return o.flow.rejected_steps; })
       .def_property_readonly("weights",
                              [](const BoundOutcome& o) { return to_array(o.network.weights); })
-      .def_property_readonly("bias",
-                             [](const BoundOutcome& o) { return to_array(o.network.bias); })
+      .def_property_readonly("bias", [](const BoundOutcome& o) { return to_array(o.network.bias); })
       .def_property_readonly("output",
                              [](const BoundOutcome& o) { return to_array(o.network.output); });
 
   module.def("gradient_flow", &bound_flow, py::arg("weights"), py::arg("bias"), py::arg("output"),
              py::arg("inputs"), py::arg("labels"), py::arg("loss"), py::arg("train_output"),
-             py::arg("train_bias"), py::arg("gram"), py::arg("log_inverse_loss"),
-             py::arg("rtol"), py::arg("max_evaluations"), py::arg("max_seconds"),
-             py::arg("num_threads"), py::arg("progress"));
+             py::arg("train_bias"), py::arg("gram"), py::arg("log_inverse_loss"), py::arg("rtol"),
+             py::arg("max_evaluations"), py::arg("max_seconds"), py::arg("num_threads"),
+             py::arg("progress"));
 }
 
 }  // namespace reluflow::bindings

@@ -32,8 +32,8 @@ using Gradient = LossGradient (*)(const Network&, const MatrixView&, const Vecto
 
 template <Gradient gradient>
 LossGradient bound_gradient(const Array& weights, const Array& bias, const Array& output,
-                            const Array& inputs, const Array& labels, Loss loss,
-                            bool train_output, bool train_bias, int num_threads) {
+                            const Array& inputs, const Array& labels, Loss loss, bool train_output,
+                            bool train_bias, int num_threads) {
   const Network net = network(weights, bias, output);
   const MatrixView x = matrix(inputs);
   const VectorView y = vector(labels);

@@ -172,7 +172,7 @@ class Integration {
       return true;
     }
     unreachable_.clear();
-    status = FlowStatus::not_separable;
+    if (stalled) status = FlowStatus::not_separable;
     return stalled;
   }
 
@@ -232,7 +232,7 @@ class Integration {
 
   FlowOutcome finish(FlowStatus status) {
     if (observer_) observer_(point_);
-    return {status,   recorder_.finish(point_),        std::move(unreachable_),
+    return {status,   recorder_.finish(point_),       std::move(unreachable_),
             margins_, static_cast<double>(accepted_), static_cast<double>(rejected_)};
   }
 

@@ -17,15 +17,15 @@ bool activate(const ConstMatrixRef& preactivations, const ConstVectorRef& output
   const Index n = preactivations.rows();
   margins.resize(n);
   const double work = 3.0 * static_cast<double>(preactivations.size());
-  return parallel_for(
-      block_count(n, kRowBlock), threads_for(work, num_threads), control, [&](Index index) {
-        const Block rows = block_at(index, n, kRowBlock);
-        auto block = activations.middleRows(rows.begin, rows.size);
-        block = preactivations.middleRows(rows.begin, rows.size).cwiseMax(0.0);
-        margins.segment(rows.begin, rows.size).noalias() = block * output;
-        margins.segment(rows.begin, rows.size).array() *=
-            labels.segment(rows.begin, rows.size).array();
-      });
+  return parallel_for(block_count(n, kRowBlock), threads_for(work, num_threads), control,
+                      [&](Index index) {
+                        const Block rows = block_at(index, n, kRowBlock);
+                        auto block = activations.middleRows(rows.begin, rows.size);
+                        block = preactivations.middleRows(rows.begin, rows.size).cwiseMax(0.0);
+                        margins.segment(rows.begin, rows.size).noalias() = block * output;
+                        margins.segment(rows.begin, rows.size).array() *=
+                            labels.segment(rows.begin, rows.size).array();
+                      });
 }
 
 /// From activations and signed example weights: the gradient with respect to the pre-activations
@@ -44,8 +44,7 @@ void backpropagate(const Matrix& activations, const Vector& output, const Vector
                  Eigen::ArrayXd dv = Eigen::ArrayXd::Zero(neurons.size);
                  Eigen::ArrayXd db = Eigen::ArrayXd::Zero(neurons.size);
                  for (Index i = 0; i < n; ++i) {
-                   const auto a =
-                       activations.row(i).segment(neurons.begin, neurons.size).array();
+                   const auto a = activations.row(i).segment(neurons.begin, neurons.size).array();
                    auto g = backpropagated.row(i).segment(neurons.begin, neurons.size).array();
                    const double weight = signed_weights[i];
                    dv += weight * a.transpose();
@@ -146,8 +145,7 @@ GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
 Vector GramObjective::start() const {
   Vector theta = Vector::Zero(size());
   const Index block = initial_preactivations_.size();
-  theta.segment(block, block) =
-      Eigen::Map<const Vector>(initial_preactivations_.data(), block);
+  theta.segment(block, block) = Eigen::Map<const Vector>(initial_preactivations_.data(), block);
   theta.tail(width_) = initial_.output;
   return theta;
 }
@@ -165,8 +163,8 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Vector signed_weights = weights_.cwiseProduct(labels_);
   MutableMatrixView coefficient_velocity(velocity.data(), n, width_);
   MutableMatrixView preactivation_velocity(velocity.data() + block, n, width_);
-  backpropagate(activations_, output_, signed_weights, coefficient_velocity,
-                velocity.tail(width_), nullptr, num_threads_);
+  backpropagate(activations_, output_, signed_weights, coefficient_velocity, velocity.tail(width_),
+                nullptr, num_threads_);
   multiply(gram_, coefficient_velocity, preactivation_velocity, num_threads_, control_);
   if (!trained_.output) velocity.tail(width_).setZero();
   return log_loss;
@@ -218,8 +216,7 @@ LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
 }
 
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
-                           const VectorView& labels, Loss loss, Trained trained,
-                           int num_threads) {
+                           const VectorView& labels, Loss loss, Trained trained, int num_threads) {
   GramObjective objective(inputs, labels, network, loss, trained, num_threads, nullptr);
   Vector velocity;
   const double log_loss = objective.evaluate(objective.start(), velocity);

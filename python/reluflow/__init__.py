@@ -1,1 +1,36 @@
+"""Implicit bias of gradient flow in two-layer ReLU networks.
 
+From clusters to a two-layer ReLU network, its gradient flow and KKT point, its test error, and
+its smallest perturbations. See docs/theory.md for the mathematics.
+"""
+
+from reluflow._provenance import __version__
+from reluflow._results import Status
+from reluflow.data import (
+    AssumptionReport,
+    ClusterModel,
+    Dataset,
+    load_dataset,
+    load_digits,
+    save_dataset,
+)
+from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.network import TwoLayerNet
+from reluflow.problem import Problem, draw
+
+__all__ = [
+    "AssumptionReport",
+    "ClusterModel",
+    "Dataset",
+    "FlowResult",
+    "Problem",
+    "Status",
+    "Trajectory",
+    "TwoLayerNet",
+    "__version__",
+    "draw",
+    "gradient_flow",
+    "load_dataset",
+    "load_digits",
+    "save_dataset",
+]

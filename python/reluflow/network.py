@@ -134,7 +134,7 @@ class TwoLayerNet:
         """
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = [archive[name] for name in _ARRAYS]
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
             raise OSError(f"{path} is not a saved network (.npz with W, b, v): {error}") from None

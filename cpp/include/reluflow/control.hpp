@@ -32,9 +32,7 @@ class Control {
   }
 
   StopReason reason() const { return reason_; }
-  double seconds() const {
-    return std::chrono::duration<double>(Clock::now() - start_).count();
-  }
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
  private:
   std::function<bool()> interrupted_;

@@ -42,8 +42,9 @@ inline Block block_at(Index index, Index total, Index size) {
 
 inline Index block_count(Index total, Index size) { return (total + size - 1) / size; }
 
-/// Runs body(i) for i in [0, count), in any order, on up to `num_threads` threads. Bodies must write
-/// to places of their own. Returns false, with some bodies not run, when `control` asks to stop.
+/// Runs body(i) for i in [0, count), in any order, on up to `num_threads` threads. Bodies must
+/// write to places of their own. Returns false, with some bodies not run, when `control` asks to
+/// stop.
 template <class Body>
 bool parallel_for(Index count, int num_threads, Control* control, const Body& body) {
   std::atomic<bool> stopped{false};

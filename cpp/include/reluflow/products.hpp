@@ -24,8 +24,7 @@ bool multiply(const Left& left, const Right& right, Out&& out, int num_threads,
         const Block rows = block_at(task / column_blocks, out.rows(), kRowBlock);
         const Block columns = block_at(task % column_blocks, out.cols(), kColumnBlock);
         out.block(rows.begin, columns.begin, rows.size, columns.size).noalias() =
-            left.middleRows(rows.begin, rows.size) *
-            right.middleCols(columns.begin, columns.size);
+            left.middleRows(rows.begin, rows.size) * right.middleCols(columns.begin, columns.size);
       });
 }
 

@@ -45,7 +45,7 @@ class PrimalObjective final : public Objective {
   Trained trained_;
   int num_threads_;
   Control* control_;
-  Matrix activations_;    // relu of the pre-activations, (n, m)
+  Matrix activations_;     // relu of the pre-activations, (n, m)
   Matrix backpropagated_;  // d(-log L)/d(pre-activations), (n, m)
   Vector output_;
 };
@@ -80,7 +80,7 @@ class GramObjective final : public Objective {
   Trained trained_;
   int num_threads_;
   Control* control_;
-  Matrix gram_;                  // of the examples, with the bias feature where it is trained
+  Matrix gram_;                    // of the examples, with the bias feature where it is trained
   Matrix initial_preactivations_;  // (n, m)
   double initial_squared_norm_;    // of weights and bias
   Matrix activations_;
@@ -89,8 +89,7 @@ class GramObjective final : public Objective {
 
 /// One gradient of log L in the network's own parameters.
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
-                             const VectorView& labels, Loss loss, Trained trained,
-                             int num_threads);
+                             const VectorView& labels, Loss loss, Trained trained, int num_threads);
 
 /// The same gradient, through the Gram form.
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,

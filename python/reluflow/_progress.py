@@ -1,0 +1,49 @@
+"""Progress bars on standard error, shown only when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+Observer = Callable[[float, float, float], None]
+
+
+@contextlib.contextmanager
+def flow_progress(progress: bool | Observer, target: float) -> Iterator[Observer | None]:
+    """An observer of a flow: none, the caller's own, or a bar with log(1/L) and margin."""
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("gradient flow"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("flow", total=1.0, state="")
+
+        def observe(log_inverse_loss: float, margin: float, evaluations: float) -> None:
+            state = (
+                f"log(1/L) {log_inverse_loss:.3g} of {target:g}, normalised margin {margin:.3g}, "
+                f"{evaluations:.0f} evaluations"
+            )
+            bar.update(task, completed=_fraction(log_inverse_loss, target), state=state)
+
+        yield observe
+
+
+def _fraction(log_inverse_loss: float, target: float) -> float:
+    # A flow spends about the same number of steps on every decade of log(1/L).
+    finest = 1e-4
+    reached, whole = (math.log1p(max(value, 0.0) / finest) for value in (log_inverse_loss, target))
+    return min(1.0, reached / whole) if whole > 0 else 1.0

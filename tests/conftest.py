@@ -1,0 +1,21 @@
+"""What the tests share: every backend that this machine can run."""
+
+from __future__ import annotations
+
+import pytest
+
+from reluflow import _dispatch, reference
+
+NATIVE_LEVELS = _dispatch.usable_levels()
+
+
+@pytest.fixture(params=["numpy", *NATIVE_LEVELS])
+def kernel(request):
+    """The kernels of the NumPy reference and of every usable instruction set, in turn."""
+    return reference if request.param == "numpy" else _dispatch.load(request.param)
+
+
+@pytest.fixture(params=NATIVE_LEVELS)
+def native(request):
+    """The compiled kernels of every usable instruction set, in turn."""
+    return _dispatch.load(request.param)
