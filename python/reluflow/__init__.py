@@ -15,13 +15,16 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
 __all__ = [
     "AssumptionReport",
+    "ClusterError",
     "ClusterModel",
     "Dataset",
+    "ErrorEstimate",
     "FlowResult",
     "Problem",
     "Status",
@@ -33,4 +36,5 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "save_dataset",
+    "test_error",
 ]
