@@ -15,14 +15,17 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
 __all__ = [
     "AssumptionReport",
+    "ClusterError",
     "ClusterModel",
     "Dataset",
+    "ErrorEstimate",
     "FlowResult",
     "KKTCertificate",
     "KKTResiduals",
@@ -38,4 +41,5 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "save_dataset",
+    "test_error",
 ]

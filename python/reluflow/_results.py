@@ -15,6 +15,7 @@ class Status(str, enum.Enum):
 
     CONVERGED = "converged"
     MAX_EVALUATIONS = "max_evaluations"
+    MAX_SAMPLES = "max_samples"
     MAX_SECONDS = "max_seconds"
     INTERRUPTED = "interrupted"
     STUCK_POINTS = "stuck_points"
@@ -36,6 +37,9 @@ _SENTENCES = {
     Status.CONVERGED: "Converged: the requested accuracy was reached.",
     Status.MAX_EVALUATIONS: (
         "Stopped at max_evaluations before the target; raise it, or go on from the returned result."
+    ),
+    Status.MAX_SAMPLES: (
+        "Stopped at max_samples before the requested accuracy; raise it, or rely on the interval."
     ),
     Status.MAX_SECONDS: (
         "Stopped at max_seconds before the target; raise it, or go on from the returned result."
