@@ -329,8 +329,8 @@ class TestBadInput:
 
     def test_types(self):
         net, clusters = linear_case(0.1)
-        with pytest.raises(TypeError, match="ClusterModel or a Problem; got Dataset"):
-            rf.test_error(net, clusters.sample(10, 0))
+        with pytest.raises(TypeError, match="got ndarray"):
+            rf.test_error(net, clusters.sample(10, 0).X)
         with pytest.raises(TypeError, match="TwoLayerNet; got ndarray"):
             rf.test_error(net.W, clusters)
         with pytest.raises(TypeError, match="rel_error"):
