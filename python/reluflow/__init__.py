@@ -16,6 +16,7 @@ from reluflow.data import (
 )
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
@@ -26,13 +27,17 @@ __all__ = [
     "Dataset",
     "ErrorEstimate",
     "FlowResult",
+    "KKTCertificate",
+    "KKTResiduals",
     "Problem",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "__version__",
+    "certify_kkt",
     "draw",
     "gradient_flow",
+    "kkt_residuals",
     "load_dataset",
     "load_digits",
     "save_dataset",

@@ -22,6 +22,7 @@ class Status(str, enum.Enum):
     DEAD_CLASS = "dead_class"
     NOT_SEPARABLE = "not_separable"
     STEP_UNDERFLOW = "step_underflow"
+    APPROXIMATE = "approximate"
 
     @property
     def sentence(self) -> str:
@@ -59,6 +60,10 @@ _SENTENCES = {
     Status.STEP_UNDERFLOW: (
         "The step size fell to rounding level before the target; the problem is too stiff or too "
         "badly scaled for rtol."
+    ),
+    Status.APPROXIMATE: (
+        "Approximate: these are the best multipliers, and the residuals they leave; the network is "
+        "not a KKT point to the tolerance."
     ),
 }
 
