@@ -40,25 +40,25 @@ def flow_figure(result: DoubleEdge) -> Figure:
     trajectory = result.flow.trajectory
     shown = trajectory.log_inverse_loss > 0
     progress = trajectory.log_inverse_loss[shown]
-    figure = style.new_figure(style.STRIP)
-    cost, margin = figure.subplots(1, 2, sharex=True)
+    figure = style.new_figure(style.TALL)
+    cost, margin = figure.subplots(2, 1, sharex=True)
     cost.plot(progress, trajectory.evaluations[shown], color=style.MUTED)
     cost.set(ylabel="gradients evaluated", xscale="log")
     cost.set_ylim(bottom=0)
     margin.axhline(0, color=style.MUTED, linewidth=0.8)
     margin.plot(progress, trajectory.normalized_margin[shown], color=style.TRAINED)
-    margin.set(ylabel=r"normalised margin $\gamma$")
+    margin.set(ylabel=r"normalised margin $\gamma$", xlabel=r"progress of the flow, $\log(1/L)$")
     limit = _predicted(result, "normalised margin")
     if limit is not None:
         margin.axhline(limit, color=style.INK, linewidth=1, linestyle=_DASHES)
         name = f"orthogonal means, $d \\to \\infty$: {limit:.4g}"
         where = (float(progress[0]), limit) if len(progress) else (1.0, limit)
         _label(margin, name, where, (4, 4), ha="left", va="bottom")
-        margin.margins(y=0.12)
+        margin.margins(y=0.16)
     for axes in (cost, margin):
-        axes.set_xlabel(r"progress of the flow, $\log(1/L)$")
         axes.grid(True)
         axes.margins(x=0.01)
+    figure.align_ylabels()
     return figure
 
 
@@ -94,7 +94,7 @@ def universal_figure(result: DoubleEdge) -> Figure:
         xlim=_transition(result),
     )
     _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {scale:.4g}")
-    axes.legend(loc="upper left", borderaxespad=0.8)
+    axes.legend(loc="best", borderaxespad=1.2)
     return figure
 
 
@@ -128,8 +128,7 @@ def landscape_figure(result: DoubleEdge) -> Figure:
     """Outputs of both networks on the plane of an example, z and an opposite mean."""
     plane = typical_plane(result)
     window = _window(plane, _largest_circle(result, plane))
-    aspect = (window[1] - window[0]) / (window[3] - window[2])
-    figure = style.new_figure(style.beside(2, aspect))
+    figure = style.new_figure(style.TALL)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     pairs = (
         (left, "trained network", result.flow.net, result.radii),
@@ -142,23 +141,60 @@ def landscape_figure(result: DoubleEdge) -> Figure:
         _draw_means(axes, plane)
         axes.set(title=title, xlabel=r"along $z$, units of the inputs")
     left.set(ylabel="towards the nearest opposite mean")
-    bar = figure.colorbar(filled, ax=[left, right], shrink=0.8, pad=0.02, ticks=[-1, 0, 1])
+    bar = figure.colorbar(
+        filled, ax=[left, right], location="bottom", aspect=40, pad=0.02, ticks=[-1, 0, 1]
+    )
     bar.set_label("output, in units of the output at the example")
     bar.outline.set_visible(False)
     return figure
 
 
 @style.drawing()
+def planes_figure(result: DoubleEdge) -> Figure:
+    """The one shift z against both networks, on the same plane and at the same scale."""
+    figure = style.new_figure(style.PAIR)
+    left, right = figure.subplots(1, 2)
+    _draw_planes(left, right, result)
+    return figure
+
+
+@style.drawing()
+def shares_figure(result: DoubleEdge) -> Figure:
+    """Share of examples that perturbations of at most each length flip, of both networks."""
+    figure = style.new_figure(style.PAIR)
+    _draw_shares(figure.subplots(), result)
+    return figure
+
+
+@style.drawing()
 def banner_figure(result: DoubleEdge) -> Figure:
-    """The story in one look: one shift z against both networks, and what shifts do to examples."""
-    plane = typical_plane(result)
+    """The story in one look: `planes_figure` and `shares_figure` side by side."""
     figure = style.new_figure(style.BANNER)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.45])
+    _draw_planes(left, middle, result)
+    _draw_shares(right, result)
+    right.set_title("Share of examples flipped", fontweight="bold")
+    return figure
+
+
+FIGURES: dict[str, Callable[[DoubleEdge], Figure]] = {
+    "double_edge": banner_figure,
+    "planes": planes_figure,
+    "shares": shares_figure,
+    "universal": universal_figure,
+    "radii": radii_figure,
+    "landscape": landscape_figure,
+    "flow": flow_figure,
+}
+
+
+def _draw_planes(left: Axes, right: Axes, result: DoubleEdge) -> None:
+    plane = typical_plane(result)
     reach = 1.3 * _largest_circle(result, plane)
     window = (-reach, reach, -reach, reach)
     panels = (
         (left, "Trained by gradient flow", result.flow.net, result.radii, style.TRAINED),
-        (middle, "Robust network", result.robust_net, result.robust_radii, style.ROBUST),
+        (right, "Robust network", result.robust_net, result.robust_radii, style.ROBUST),
     )
     for axes, title, net, radii, color in panels:
         _draw_landscape(axes, plane, net, radii.definition, window)
@@ -167,18 +203,6 @@ def banner_figure(result: DoubleEdge) -> Figure:
         axes.set_title(title, color=color, fontweight="bold")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    _draw_shares(right, result)
-    right.set_title("Share of examples flipped", fontweight="bold")
-    return figure
-
-
-FIGURES: dict[str, Callable[[DoubleEdge], Figure]] = {
-    "double_edge": banner_figure,
-    "universal": universal_figure,
-    "radii": radii_figure,
-    "landscape": landscape_figure,
-    "flow": flow_figure,
-}
 
 
 def _draw_shares(axes: Axes, result: DoubleEdge) -> None:

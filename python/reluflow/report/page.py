@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 GENERATOR = '<meta name="generator" content="reluflow'
 
 _POWER = re.compile(r"10\^(-?[0-9]+(?:\.[0-9]+)?)")
+_SCIENTIFIC = re.compile(r"\b([0-9.]+)e([+-][0-9]+)\b")
 _INDEX = re.compile(r"_([a-z])\b")
 
 
@@ -30,7 +32,6 @@ class Illustration:
     name: str
     title: str
     caption: str
-    wide: bool = False
 
 
 def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | None) -> str:
@@ -67,9 +68,8 @@ def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | N
         name=result.name,
         version=result.summary["version"],
         key_figures=wording.key_figures(result),
-        comparison=result.comparison,
-        banner=illustrations[0],
-        illustrations=illustrations[1:],
+        comparison=[(row, wording.compared(result, row)) for row in result.comparison],
+        illustrations=illustrations,
         drawings={
             one.name: _inline(figures[one.name], one.name, one.title) for one in illustrations
         },
@@ -89,14 +89,19 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
     counted = f"Here {wording.definition(result)}."
     return [
         Illustration(
-            "double_edge",
+            "planes",
             "The double edge in one look",
-            "Left and middle: the two networks on the same plane through the same fresh example "
-            "(dot). Green is the side of the right label, purple the other, the black line is "
-            "where the output is 0. The circle is as far as the example's smallest perturbation "
-            "reaches; the arrow is the one shift z that flips 95 % of all examples of the trained "
-            "network. Right: the share of examples that perturbations of at most this length flip.",
-            wide=True,
+            "Both networks on the same plane through the same fresh example (dot). Green is the "
+            "side of the right label, purple the other; on the black line the output is 0. The "
+            "circle is as far as the example's smallest perturbation reaches; the arrow is the "
+            "one shift z that flips 95\N{NO-BREAK SPACE}% of examples of the trained network.",
+        ),
+        Illustration(
+            "shares",
+            "How much a perturbation of each length flips",
+            "Share of examples that are flipped: of the trained network by one and the same shift "
+            "along z, of the robust network by the best shift for each example. A mean has length "
+            f"√d = {wording.measured(math.sqrt(result.clusters.ambient_dim))}.",
         ),
         Illustration(
             "universal",
@@ -122,7 +127,6 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
             "median. The dashed circle has its smallest perturbation as radius; the arrow is the "
             f"part of that perturbation that lies in the plane ({part[0]:.0%} of its length for "
             f"the trained, {part[1]:.0%} for the robust network).",
-            wide=True,
         ),
         Illustration(
             "flow",
@@ -130,7 +134,6 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
             "Against the progress log(1/L) of gradient flow: the gradients it took, and the "
             "normalised margin γ = min_i y_i N(x_i) / ‖θ‖², which grows towards that of a KKT "
             "point of the max-margin problem.",
-            wide=True,
         ),
     ]
 
@@ -220,5 +223,10 @@ def _typeset(text: str) -> Markup:
     """Text with the exponents of powers of ten raised and one-letter indices lowered."""
     from markupsafe import Markup, escape
 
-    raised = _POWER.sub(r"10<sup>\1</sup>", str(escape(text))).replace("<sup>-", "<sup>−")
+    plain = _SCIENTIFIC.sub(_as_power, str(escape(text)))
+    raised = _POWER.sub(r"10<sup>\1</sup>", plain).replace("<sup>-", "<sup>−")
     return Markup(_INDEX.sub(r"<sub>\1</sub>", raised))
+
+
+def _as_power(match: re.Match[str]) -> str:
+    return f"{match[1]} × 10^{int(match[2])}"

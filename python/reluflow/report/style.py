@@ -23,7 +23,8 @@ RULE = "#d5dae1"
 
 # Inches.
 COLUMN = (5.6, 3.9)
-STRIP = (9.6, 3.4)
+PAIR = (5.6, 3.1)
+TALL = (5.6, 4.5)
 BANNER = (10.4, 3.7)
 
 # Glyphs are drawn as outlines in SVG, so that a figure looks the same wherever it is opened; the
@@ -61,12 +62,6 @@ _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "reluflow",
     "pdf.fonttype": 42,
 }
-
-
-def beside(panels: int, aspect: float) -> tuple[float, float]:
-    """Size of a figure of panels in a row, each of this width over height, and a colour bar."""
-    height = min(4.4, 7.6 / (panels * aspect))
-    return panels * aspect * height + 2.1, height + 0.85
 
 
 @contextmanager

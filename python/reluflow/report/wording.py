@@ -12,7 +12,7 @@ from reluflow._results import Status
 from reluflow.robustness import Perturbations
 
 if TYPE_CHECKING:
-    from reluflow.experiments import DoubleEdge
+    from reluflow.experiments import Comparison, DoubleEdge
 
 # A per cent sign that stays on the line of its number.
 PERCENT = "\N{NO-BREAK SPACE}%"
@@ -35,7 +35,7 @@ class KeyFigure:
 def measured(value: float | None) -> str:
     """As `number`, but with all four digits, zeros included."""
     if value is not None and 0.1 <= abs(value) < 1e4:
-        return f"{value:#,.4g}".rstrip(".")
+        return f"{value:#,.4g}".rstrip(".").replace("-", "−")
     return number(value)
 
 
@@ -45,11 +45,12 @@ def number(value: float | None) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return f"{value:.2e}"
+    sign, size = ("−" if value < 0 else ""), abs(value)
+    if size == int(size) and size < 1e15:
+        return f"{sign}{int(size):,}"
+    if 1e-3 <= size < 1e5:
+        return f"{sign}{size:,.4g}" if size < 1e4 else f"{sign}{size:,.0f}"
+    return f"{sign}{size:.2e}"
 
 
 def probability(log10: float) -> str:
@@ -65,6 +66,14 @@ def error_value(result: DoubleEdge) -> str:
     if error.log10_probability == -math.inf:
         return f"below {probability(error.interval[1])}"
     return probability(error.log10_probability)
+
+
+def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
+    """Measured value, theory and their ratio, where a measurement may be a bound only."""
+    ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+    if row.measured is None and row.quantity == "log10 test error":
+        return f"< {measured(result.error.interval[1])}", measured(row.theory), ratio
+    return measured(row.measured), measured(row.theory), ratio
 
 
 def error_evidence(result: DoubleEdge) -> str:
@@ -99,8 +108,9 @@ def headline(result: DoubleEdge) -> str:
 def subline(result: DoubleEdge) -> str:
     """The lengths that the headline's number is to be compared with."""
     summary = result.summary
+    length = float(np.median(np.linalg.norm(result.test_data.X, axis=1)))
     return (
-        f"An example has length {measured(math.sqrt(result.clusters.ambient_dim))}. The median "
+        f"An example has length {measured(length)} (median). The median "
         f"smallest perturbation is {measured(summary['radius_median'])} for the trained network "
         f"and {measured(summary['robust_radius_median'])} for the explicit robust network of the "
         f"same clusters, {measured(summary['double_edge_ratio'])} times as far."
@@ -166,8 +176,8 @@ def _right_half(result: DoubleEdge) -> str:
 def _wrong_half(result: DoubleEdge) -> str:
     norm = result.summary["universal_norm_95"]
     if norm is None:
-        return f"no shift along the cluster means that was tried flips 95{PERCENT} of the examples"
-    return f"one and the same shift of length {measured(norm)} flips 95{PERCENT} of the examples"
+        return f"no shift along the cluster means that was tried flips 95{PERCENT} of examples"
+    return f"a single shift of length {measured(norm)} flips 95{PERCENT} of examples"
 
 
 def _flow_caveat(result: DoubleEdge) -> str:
