@@ -16,6 +16,7 @@ LAYERS = [
     ["_validation", "_results", "_threads", "reference"],
     ["_dispatch"],
     ["_provenance", "_progress"],
+    ["_assumption", "_conflicts", "_covariance", "_digits", "_loading"],
     ["data"],
     ["network"],
     ["problem"],

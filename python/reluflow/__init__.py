@@ -6,12 +6,20 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 
 from reluflow._provenance import __version__
 from reluflow._results import Status
-from reluflow.data import ClusterModel, Dataset
+from reluflow.data import (
+    AssumptionReport,
+    ClusterModel,
+    Dataset,
+    load_dataset,
+    load_digits,
+    save_dataset,
+)
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
 __all__ = [
+    "AssumptionReport",
     "ClusterModel",
     "Dataset",
     "FlowResult",
@@ -22,4 +30,7 @@ __all__ = [
     "__version__",
     "draw",
     "gradient_flow",
+    "load_dataset",
+    "load_digits",
+    "save_dataset",
 ]

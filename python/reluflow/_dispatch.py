@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reluflow import _core
@@ -68,7 +68,7 @@ else:
 def kernels(backend: str) -> ModuleType:
     """The compiled kernels (``"native"``) or their NumPy twins (``"numpy"``)."""
     if backend == "native":
-        return cast(ModuleType, core)
+        return core
     if backend == "numpy":
         return importlib.import_module("reluflow.reference")
     raise ValueError(f"backend={backend!r} is unknown; use 'native' or 'numpy'")

@@ -92,7 +92,7 @@ class TwoLayerNet:
     @property
     def dim(self) -> int:
         """Number of input coordinates d."""
-        return self.W.shape[1]
+        return int(self.W.shape[1])
 
     @property
     def norm(self) -> float:

@@ -66,7 +66,7 @@ def limiting_normalized_margin(dim: float, n_clusters: int, n: int, noise: float
 
 def predictions(clusters: ClusterModel, n: int) -> tuple[Prediction, ...]:
     """Everything that theory says of `clusters` and a training set of ``n`` examples."""
-    d, k = float(clusters.dim), clusters.n_clusters
+    d, k = float(clusters.ambient_dim), clusters.n_clusters
     noise = float(np.max(clusters.noise_scale))
     scale, robust = universal_norm(d, k), robust_radius(d)
     ideal = "exact for noise-free, exactly orthogonal means, balanced labels and no bias"

@@ -125,7 +125,7 @@ class _Flow:
         self.evaluations = 0
         self.here = self._evaluate(self.theta)
         speed = np.linalg.norm(_velocity(self.here))
-        self.h = 0.01 * np.linalg.norm(self.theta) / speed if speed > 0 else 0.0
+        self.h = float(0.01 * np.linalg.norm(self.theta) / speed) if speed > 0 else 0.0
         self.previous_error = 1.0
         self.just_rejected = False
         self.records: list[list[float]] = []
@@ -157,7 +157,7 @@ class _Flow:
         """One trial step, accepted or not."""
         k1 = _velocity(self.here)
         # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
-        self.h = min(self.h, 1.001 * (target - self.log_inverse_loss) / (k1 @ k1))
+        self.h = min(self.h, 1.001 * (target - self.log_inverse_loss) / float(k1 @ k1))
         h = self.h
         k2 = _velocity(self._evaluate(self.theta + h / 2 * k1))
         k3 = _velocity(self._evaluate(self.theta + 3 * h / 4 * k2))
