@@ -90,7 +90,7 @@ def universal_figure(result: DoubleEdge) -> Figure:
     _percent(axes)
     axes.set(
         xlabel=r"norm of the shift $\|z\|$, units of the inputs",
-        ylabel="flipped share of fresh examples",
+        ylabel="flipped share of examples",
         xlim=_transition(result),
     )
     _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {scale:.4g}")

@@ -87,11 +87,13 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
     plane = typical_plane(result)
     part = _part_in_plane(result, plane.index, plane.axes)
     counted = f"Here {wording.definition(result)}."
+    examples = wording.examples(result)
+    example = examples.removesuffix("s")
     return [
         Illustration(
             "planes",
             "The double edge in one look",
-            "Both networks on the same plane through the same fresh example (dot). Green is the "
+            f"Both networks on the same plane through the same {example} (dot). Green is the "
             "side of the right label, purple the other; on the black line the output is 0. The "
             "circle is as far as the example's smallest perturbation reaches; the arrow is the "
             "one shift z that flips 95\N{NO-BREAK SPACE}% of examples of the trained network.",
@@ -106,15 +108,15 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
         Illustration(
             "universal",
             "One shift for all",
-            "Every fresh example is shifted by the same vector along the weighted sum of cluster "
-            "means, z ∝ Σ y_q μ_q, against its label. The thick line is the share that is flipped, "
+            f"Every one of the {examples} is shifted by the same vector along the weighted sum of "
+            "cluster means, z ∝ Σ y_q μ_q, against its label. The thick line is the share that is flipped, "
             f"the thin lines are the two labels. {counted}",
         ),
         Illustration(
             "radii",
             "The best shift for each",
             f"Length of the smallest perturbation of each of "
-            f"{result.test_data.n} fresh examples, "
+            f"{result.test_data.n} {examples}, "
             "for the trained and for the explicit robust network. Filled bars carry a verified "
             "proof that nothing nearer flips the example; hatched bars are upper bounds. "
             f"{counted}",
@@ -122,8 +124,8 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
         Illustration(
             "landscape",
             "What the networks look like around an example",
-            "Outputs on the plane through a fresh example (dot), spanned by z and the direction to "
-            "the nearest mean of the other label. The example is the one whose radius is the "
+            f"Outputs on the plane through one of the {examples} (dot), spanned by z and the "
+            "direction to the nearest mean of the other label. The example is the one whose radius is the "
             "median. The dashed circle has its smallest perturbation as radius; the arrow is the "
             f"part of that perturbation that lies in the plane ({part[0]:.0%} of its length for "
             f"the trained, {part[1]:.0%} for the robust network).",

@@ -75,16 +75,22 @@ def comparison_table(result: DoubleEdge) -> pd.DataFrame:
 
 
 def error_table(result: DoubleEdge) -> pd.DataFrame:
-    """log10 of the test error, one cluster a row."""
+    """Test error, one cluster a row; log10 of probabilities and of their 95 % interval."""
     import pandas as pd
 
-    per_cluster = np.asarray(result.error.per_cluster, dtype=np.float64)
     return pd.DataFrame(
-        {
-            "cluster": np.arange(len(per_cluster)),
-            "label": result.clusters.labels.astype(np.int64),
-            "log10_probability": per_cluster,
-        }
+        [
+            {
+                "cluster": q,
+                "label": int(one.label),
+                "log10_probability": one.log10_probability,
+                "log10_lower": one.interval[0],
+                "log10_upper": one.interval[1],
+                "samples": one.samples,
+                "errors": one.errors,
+            }
+            for q, one in enumerate(result.error.per_cluster)
+        ]
     )
 
 

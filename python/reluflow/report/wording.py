@@ -71,7 +71,7 @@ def error_value(result: DoubleEdge) -> str:
 def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
     """Measured value, theory and their ratio, where a measurement may be a bound only."""
     ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-    if row.measured is None and row.quantity == "log10 test error":
+    if row.measured is None and row.quantity.startswith("log10 test error"):
         return f"< {measured(result.error.interval[1])}", measured(row.theory), ratio
     return measured(row.measured), measured(row.theory), ratio
 
@@ -79,10 +79,18 @@ def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
 def error_evidence(result: DoubleEdge) -> str:
     """What the test error was measured on, and how well it is known."""
     error = result.error
+    if error.method == "exact":
+        return "exact: outputs do not vary within a cluster"
+    count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
     if error.log10_probability == -math.inf:
-        return f"0 of {error.samples:,} fresh examples misclassified, 95{PERCENT} bound"
+        return f"{count}, 95{PERCENT} bound"
     low, high = (probability(bound) for bound in error.interval)
-    return f"95{PERCENT} interval {low} to {high}"
+    return f"{count}, 95{PERCENT} interval {low} to {high}"
+
+
+def examples(result: DoubleEdge) -> str:
+    """What the networks are tested on."""
+    return "fresh examples" if result.assumption is not None else "held-out examples"
 
 
 def definition(result: DoubleEdge) -> str:
@@ -169,7 +177,7 @@ def caveats(result: DoubleEdge) -> list[str]:
 
 def _right_half(result: DoubleEdge) -> str:
     if result.error.log10_probability == -math.inf:
-        return f"No error on {result.error.samples:,} fresh examples"
+        return f"No error on {result.error.samples:,} {examples(result)}"
     return f"A test error of {error_value(result)}"
 
 
