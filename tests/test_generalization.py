@@ -329,9 +329,24 @@ class TestBadInput:
 
     def test_types(self):
         net, clusters = linear_case(0.1)
-        with pytest.raises(TypeError, match="ClusterModel or a Problem; got Dataset"):
-            rf.test_error(net, clusters.sample(10, 0))
+        with pytest.raises(TypeError, match="got ndarray"):
+            rf.test_error(net, clusters.sample(10, 0).X)
         with pytest.raises(TypeError, match="TwoLayerNet; got ndarray"):
             rf.test_error(net.W, clusters)
         with pytest.raises(TypeError, match="rel_error"):
             rf.test_error(net, clusters, rel_error="small")
+
+
+def test_given_examples_are_counted_as_they_are():
+    # N(x) = relu(x) - relu(-x) = x on the line; signs of x against the labels, by hand: the second
+    # example is wrong, and the last, where N = 0, under the nonstrict definition alone.
+    net = rf.TwoLayerNet([[1.0], [-1.0]], [0, 0], [1, -1])
+    data = rf.Dataset([[1.0], [-2.0], [-3.0], [0.0]], [1, 1, -1, -1], [0, 0, 1, 1])
+    loose = rf.test_error(net, data)
+    assert (loose.method, loose.samples, loose.errors) == ("given", 4, 2)
+    assert loose.log10_probability == pytest.approx(np.log10(0.5))
+    assert [row.errors for row in loose.per_cluster] == [1, 1]
+    strict = rf.test_error(net, data, definition="strict")
+    assert [row.errors for row in strict.per_cluster] == [1, 0]
+    # Clopper & Pearson for 1 of 4: the lower end solves 1 - (1 - p)^4 = 0.025.
+    assert 10 ** strict.interval[0] == pytest.approx(1 - 0.975**0.25, rel=1e-12)

@@ -29,8 +29,8 @@ from reluflow._validation import (
     one_of,
     require_memory,
 )
-from reluflow.data import ClusterModel
-from reluflow.network import TwoLayerNet
+from reluflow.data import ClusterModel, Dataset
+from reluflow.network import TwoLayerNet, require_dim
 from reluflow.problem import Problem
 
 METHODS = ("auto", "sampling", "importance", "line")
@@ -82,7 +82,8 @@ class ErrorEstimate(Result):
     per_cluster : tuple of ClusterError
         The same, cluster by cluster.
     method : str
-        ``"sampling"``; ``"exact"`` where the outputs do not vary within a cluster.
+        ``"sampling"``; ``"exact"`` where the outputs do not vary within a cluster; ``"given"``
+        where given examples were counted.
     samples, errors : int
         Fresh examples drawn, and errors among them.
     definition : str
@@ -136,7 +137,7 @@ class ErrorEstimate(Result):
 
 def test_error(
     net: TwoLayerNet,
-    clusters: ClusterModel | Problem,
+    clusters: ClusterModel | Problem | Dataset,
     *,
     method: str = "auto",
     rel_error: float = 0.05,
@@ -158,8 +159,9 @@ def test_error(
     ----------
     net : TwoLayerNet
         The network, on the coordinates of ``clusters``.
-    clusters : ClusterModel or Problem
-        Where fresh examples come from.
+    clusters : ClusterModel or Problem or Dataset
+        Where fresh examples come from; the examples of a Dataset are counted as they are, and must
+        not be those that the network was trained on.
     method : {"auto", "sampling"}
         ``"auto"`` is sampling. ``"importance"`` and ``"line"`` are not available yet.
     rel_error : float
@@ -194,9 +196,11 @@ def test_error(
     MemoryError
         If the working arrays, or the means of the clusters, would not fit.
     """
-    model = _as_clusters(clusters)
     if not isinstance(net, TwoLayerNet):
         raise TypeError(f"net must be a TwoLayerNet; got {type(net).__name__}")
+    if isinstance(clusters, Dataset):
+        return _on_given_examples(net, clusters, definition, resolve_num_threads(num_threads))
+    model = _as_clusters(clusters)
     if model.dim != net.dim:
         raise ValueError(f"clusters have dim={model.dim}; the network takes {net.dim}")
     estimator = _estimator(one_of("method", method, METHODS))
@@ -295,6 +299,37 @@ def _exact(hidden: _HiddenLayer, settings: _Settings) -> dict[str, Any]:
         "errors": 0,
         "status": Status.CONVERGED,
     }
+
+
+def _on_given_examples(
+    net: TwoLayerNet, data: Dataset, definition: str, num_threads: int
+) -> ErrorEstimate:
+    """Errors among given examples, by cluster where clusters are known and by label otherwise."""
+    require_dim("clusters", data.dim, net)
+    one_of("definition", definition, DEFINITIONS)
+    start = time.perf_counter()
+    margins = data.y * net(data.X, num_threads=num_threads)
+    wrong = margins < 0 if definition == "strict" else margins <= 0
+    group = data.y if data.cluster is None else data.cluster
+    per_cluster = []
+    for member in np.unique(group):
+        mine = group == member
+        errors, samples = int(wrong[mine].sum()), int(mine.sum())
+        label = float(data.y[mine][0])
+        per_cluster.append(ClusterError(label, *_estimate(errors, samples), samples, errors))
+    log10_probability, interval = _estimate(int(wrong.sum()), data.n)
+    return ErrorEstimate(
+        log10_probability=log10_probability,
+        interval=interval,
+        per_cluster=tuple(per_cluster),
+        method="given",
+        samples=data.n,
+        errors=int(wrong.sum()),
+        definition=definition,
+        status=Status.CONVERGED,
+        provenance=provenance(num_threads=num_threads),
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _by_sampling(hidden: _HiddenLayer, settings: _Settings) -> dict[str, Any]:
