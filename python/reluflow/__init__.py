@@ -14,6 +14,7 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.experiments import sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
@@ -33,4 +34,5 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "save_dataset",
+    "sweep",
 ]
