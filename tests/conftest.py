@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from reluflow import _dispatch, reference
+
+# Cases that several test modules share are plain modules beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 NATIVE_LEVELS = _dispatch.usable_levels()
 

@@ -29,7 +29,7 @@ def closed_form_problem(p, R, scale):
 
 def cluster_problem(seed=0, n=40, d=200, k=4, width=20, noise=0.5):
     clusters = rf.ClusterModel.orthogonal(k, d, noise)
-    return rf.draw(clusters, n, width, init_scale=1e-2, seed=seed)
+    return rf.draw(clusters, n, width, init_scale=1e-2, coordinates="ambient", seed=seed)
 
 
 @pytest.mark.parametrize("form", ["gram", "primal"])
@@ -103,16 +103,16 @@ def test_flow_is_bitwise_the_same_for_any_number_of_threads(form):
 
 def test_far_losses_do_not_underflow():
     problem = cluster_problem(seed=2, n=20, d=60, width=10)
-    result = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=1e4)
+    result = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=1e4, rtol=1e-4)
     assert result.status == "converged"
     assert np.isfinite(result.net.norm)
     np.testing.assert_allclose(result.margins, result.net.margins(problem.data), rtol=1e-9)
     # Lyu & Li 2020: the smoothed margin log(1/(n L)) / ||theta||^2 never falls once n L < 1; the
-    # integrator keeps that to its own tolerance, rtol = 1e-3.
+    # integrator keeps that to its own tolerance, rtol.
     path = result.trajectory
     separated = path.log_inverse_loss > np.log(20)
     smoothed = ((path.log_inverse_loss - np.log(20)) / path.norm**2)[separated]
-    assert (np.diff(smoothed) > -1e-3 * smoothed[:-1]).all()
+    assert (np.diff(smoothed) > -1e-4 * smoothed[:-1]).all()
 
 
 def test_trajectory_is_logarithmically_spaced_and_ends_where_the_flow_ends():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -28,11 +30,9 @@ def models():
 
 def with_both_classes(attempt):
     """Repeats an attempt until both classes are in it, which is as likely in either law."""
-    while True:
-        try:
-            return attempt()
-        except ValueError:
-            continue
+    with contextlib.suppress(ValueError):
+        return attempt()
+    return with_both_classes(attempt)
 
 
 def statistics(draw_problem, name, coordinates, seed):

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import reluflow as rf
-from reluflow.experiments import WorkersLost, plan, read_store
+from reluflow.experiments import WorkersLostError, plan, read_store
 from reluflow.experiments.engine import Call, Pool, run_all
 from reluflow.experiments.registry import Record
 
@@ -290,7 +290,7 @@ class Gone(Executor):
 
 
 def test_lost_workers_of_others_are_told(tmp_path):
-    with pytest.raises(WorkersLost, match="the workers are gone"):
+    with pytest.raises(WorkersLostError, match="the workers are gone"):
         rf.sweep(numbers(), store=tmp_path / "a.sqlite", executor=Gone(), progress=False)
 
 

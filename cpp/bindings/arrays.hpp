@@ -47,5 +47,6 @@ inline bool interrupted() {
 void bind_build(py::module_& module);
 void bind_network(py::module_& module);
 void bind_flow(py::module_& module);
+void bind_sampling(py::module_& module);
 
 }  // namespace reluflow::bindings

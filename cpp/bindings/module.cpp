@@ -6,4 +6,5 @@ PYBIND11_MODULE(RELUFLOW_MODULE, module) {
   bind_build(module);
   bind_network(module);
   bind_flow(module);
+  bind_sampling(module);
 }

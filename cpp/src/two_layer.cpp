@@ -1,198 +1,227 @@
 #include "reluflow/two_layer.hpp"
 
-#include <cmath>
+#include <algorithm>
 
+#include "reluflow/parallel.hpp"
 #include "reluflow/products.hpp"
 
 namespace reluflow {
 namespace {
 
-// Neurons whose column sums one task computes.
-constexpr Index kNeuronBlock = 64;
+using Eigen::internal::pand;
+using Eigen::internal::pcmp_lt;
+using Eigen::internal::ploadu;
+using Eigen::internal::pmadd;
+using Eigen::internal::pmax;
+using Eigen::internal::pmul;
+using Eigen::internal::predux;
+using Eigen::internal::pset1;
+using Eigen::internal::pstoreu;
 
-/// Turns pre-activations into activations, row block by row block, and returns the margins.
-bool activate(const ConstMatrixRef& preactivations, const ConstVectorRef& output,
-              const Vector& labels, Matrix& activations, Vector& margins, int num_threads,
-              Control* control) {
-  const Index n = preactivations.rows();
-  margins.resize(n);
-  const double work = 3.0 * static_cast<double>(preactivations.size());
-  return parallel_for(block_count(n, kRowBlock), threads_for(work, num_threads), control,
-                      [&](Index index) {
-                        const Block rows = block_at(index, n, kRowBlock);
-                        auto block = activations.middleRows(rows.begin, rows.size);
-                        block = preactivations.middleRows(rows.begin, rows.size).cwiseMax(0.0);
-                        margins.segment(rows.begin, rows.size).noalias() = block * output;
-                        margins.segment(rows.begin, rows.size).array() *=
-                            labels.segment(rows.begin, rows.size).array();
-                      });
+// Examples whose outputs one task computes.
+constexpr Index kExampleBlock = 64;
+
+/// The examples, with a last column of ones for the bias: (w, b) . (x, 1).
+Matrix with_bias_feature(const MatrixView& inputs) {
+  Matrix features(inputs.rows(), inputs.cols() + 1);
+  features << inputs, Vector::Ones(inputs.rows());
+  return features;
 }
 
-/// From activations and signed example weights: the gradient with respect to the pre-activations
-/// and, where they are asked for, to output and bias.
-template <class Backpropagated>
-void backpropagate(const Matrix& activations, const Vector& output, const Vector& signed_weights,
-                   Backpropagated&& backpropagated, Eigen::Ref<Vector> output_velocity,
-                   Vector* bias_velocity, int num_threads) {
-  const Index n = activations.rows();
-  const Index m = activations.cols();
-  const double work = 4.0 * static_cast<double>(activations.size());
-  parallel_for(block_count(m, kNeuronBlock), threads_for(work, num_threads), nullptr,
-               [&](Index index) {
-                 const Block neurons = block_at(index, m, kNeuronBlock);
-                 const auto v = output.segment(neurons.begin, neurons.size).transpose().array();
-                 Eigen::ArrayXd dv = Eigen::ArrayXd::Zero(neurons.size);
-                 Eigen::ArrayXd db = Eigen::ArrayXd::Zero(neurons.size);
-                 for (Index i = 0; i < n; ++i) {
-                   const auto a = activations.row(i).segment(neurons.begin, neurons.size).array();
-                   auto g = backpropagated.row(i).segment(neurons.begin, neurons.size).array();
-                   const double weight = signed_weights[i];
-                   dv += weight * a.transpose();
-                   g = (a > 0.0).select(weight * v, 0.0);
-                   db += g.transpose();
-                 }
-                 output_velocity.segment(neurons.begin, neurons.size) = dv.matrix();
-                 if (bias_velocity) bias_velocity->segment(neurons.begin, neurons.size) = db;
-               });
-}
-
-std::vector<Index> without_helpful_neuron(const Matrix& activations, const Vector& output,
-                                          const Vector& labels) {
-  std::vector<Index> found;
-  for (Index i = 0; i < activations.rows(); ++i) {
-    const auto helpful = (output.array() * labels[i] > 0.0).transpose();
-    if (!(helpful && activations.row(i).array() > 0.0).any()) found.push_back(i);
+/// sum_j v_j relu(z_j) over one row of a panel matrix.
+double output_of_row(const Panels& panels, const double* preactivations, Index rows, Index row,
+                     const double* output) {
+  const Packet zero = pset1<Packet>(0.0);
+  Packet sum = zero;
+  for (Index panel = 0; panel < panels.count(); ++panel) {
+    const int vectors = panels.vectors(panel);
+    const double* z = preactivations + panels.offset(panel, rows) + row * vectors * kLanes;
+    const double* v = output + panels.first_column(panel);
+    for (int u = 0; u < vectors; ++u) {
+      const Packet active = pmax(ploadu<Packet>(z + u * kLanes), zero);
+      sum = pmadd(active, ploadu<Packet>(v + u * kLanes), sum);
+    }
   }
-  return found;
+  return predux(sum);
+}
+
+/// One SIMD vector of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z).
+void backpropagate_neurons(const double* z, Index stride, const Vector& signed_weights,
+                           const double* output, double* g, double* output_velocity) {
+  const Packet zero = pset1<Packet>(0.0);
+  const Packet v = ploadu<Packet>(output);
+  Packet dv = zero;
+  for (Index i = 0; i < signed_weights.size(); ++i) {
+    const Packet weight = pset1<Packet>(signed_weights[i]);
+    const Packet preactivation = ploadu<Packet>(z + i * stride);
+    dv = pmadd(weight, pmax(preactivation, zero), dv);
+    pstoreu(g + i * stride, pand(pcmp_lt(zero, preactivation), pmul(weight, v)));
+  }
+  pstoreu(output_velocity, dv);
 }
 
 }  // namespace
 
-PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
-                                 Loss loss, Trained trained, int num_threads, Control* control)
-    : inputs_(inputs),
-      labels_(labels),
-      width_(width),
+TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Loss loss,
+                                     Trained trained, int num_threads, Control* control)
+    : labels_(labels),
+      panels_(width),
+      padded_rows_(block_count(labels.size(), kStripRows) * kStripRows),
       loss_(loss),
       trained_(trained),
       num_threads_(num_threads),
-      control_(control),
-      activations_(inputs.rows(), width),
-      backpropagated_(inputs.rows(), width) {}
+      control_(control) {}
+
+double TwoLayerObjective::evaluate_margins(const double* preactivations, const double* output) {
+  last_preactivations_ = preactivations;
+  last_output_ = output;
+  const Index n = examples();
+  margins_.resize(n);
+  const double work = 2.0 * static_cast<double>(panels_.size(n));
+  parallel_for(block_count(n, kExampleBlock), threads_for(work, num_threads_), nullptr,
+               [&](Index index) {
+                 const Block rows = block_at(index, n, kExampleBlock);
+                 for (Index i = rows.begin; i < rows.begin + rows.size; ++i) {
+                   margins_[i] =
+                       labels_[i] * output_of_row(panels_, preactivations, padded_rows_, i, output);
+                 }
+               });
+  return log_loss_weights(loss_, margins_, weights_);
+}
+
+void TwoLayerObjective::backpropagate(const double* preactivations, const double* output,
+                                      double* backpropagated, double* output_velocity) const {
+  const Vector signed_weights = weights_.cwiseProduct(labels_);
+  const double work = 4.0 * static_cast<double>(panels_.size(examples()));
+  parallel_for(panels_.count(), threads_for(work, num_threads_), nullptr, [&](Index panel) {
+    const Index stride = panels_.vectors(panel) * kLanes;
+    const Index offset = panels_.offset(panel, padded_rows_);
+    const Index first = panels_.first_column(panel);
+    for (Index u = 0; u < stride; u += kLanes) {
+      backpropagate_neurons(preactivations + offset + u, stride, signed_weights, output + first + u,
+                            backpropagated + offset + u, output_velocity + first + u);
+    }
+    std::fill(backpropagated + offset + examples() * stride,
+              backpropagated + offset + padded_rows_ * stride, 0.0);
+  });
+  if (!trained_.output) {
+    std::fill(output_velocity, output_velocity + panels_.padded_width(), 0.0);
+  }
+}
+
+std::vector<Index> TwoLayerObjective::unreachable() const {
+  const Matrix preactivations = panels_.unpack(last_preactivations_, examples(), padded_rows_);
+  const VectorView output(last_output_, panels_.width());
+  std::vector<Index> found;
+  for (Index i = 0; i < examples(); ++i) {
+    const auto helpful = (output.array() * labels_[i] > 0.0).transpose();
+    if (!(helpful && preactivations.row(i).array() > 0.0).any()) found.push_back(i);
+  }
+  return found;
+}
+
+PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
+                                 Loss loss, Trained trained, int num_threads, Control* control)
+    : TwoLayerObjective(labels, width, loss, trained, num_threads, control), dim_(inputs.cols()) {
+  const Matrix features = with_bias_feature(inputs);
+  examples_by_row_ = Strips(features);
+  examples_by_column_ = Strips(features.transpose());
+  preactivations_.resize(panels_.size(padded_rows_));
+  backpropagated_.resize(panels_.size(padded_rows_));
+}
+
+Index PrimalObjective::size() const {
+  return panels_.size(examples_by_column_.padded_rows()) + panels_.padded_width();
+}
 
 double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
-  const Index d = inputs_.cols();
-  const MatrixView weights(theta.data(), width_, d);
-  const VectorView bias(theta.data() + width_ * d, width_);
-  output_ = theta.tail(width_);
-  velocity.resize(theta.size());
-
-  multiply(inputs_, weights.transpose(), activations_, num_threads_, control_);
-  activations_.rowwise() += bias.transpose();
-  activate(activations_, output_, labels_, activations_, margins_, num_threads_, control_);
-  const double log_loss = log_loss_weights(loss_, margins_, weights_);
-
-  const Vector signed_weights = weights_.cwiseProduct(labels_);
-  Vector bias_velocity(width_);
-  backpropagate(activations_, output_, signed_weights, backpropagated_, velocity.tail(width_),
-                &bias_velocity, num_threads_);
-  MutableMatrixView weight_velocity(velocity.data(), width_, d);
-  multiply(backpropagated_.transpose(), inputs_, weight_velocity, num_threads_, control_);
-  velocity.segment(width_ * d, width_) =
-      trained_.bias ? bias_velocity : Vector::Zero(width_).eval();
-  if (!trained_.output) velocity.tail(width_).setZero();
+  const Index rows = examples_by_column_.padded_rows();
+  velocity.resize(size());
+  const double* output = theta.data() + panels_.size(rows);
+  multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), num_threads_,
+           control_);
+  const double log_loss = evaluate_margins(preactivations_.data(), output);
+  backpropagate(preactivations_.data(), output, backpropagated_.data(),
+                velocity.data() + panels_.size(rows));
+  multiply(examples_by_column_, panels_, backpropagated_.data(), padded_rows_, velocity.data(),
+           num_threads_, control_);
+  if (!trained_.bias) panels_.clear_row(dim_, rows, velocity.data());
   return log_loss;
 }
 
-std::vector<Index> PrimalObjective::unreachable() const {
-  return without_helpful_neuron(activations_, output_, labels_);
-}
-
 Vector PrimalObjective::pack(const Network& network) const {
+  const Index rows = examples_by_column_.padded_rows();
+  Matrix columns(examples_by_column_.rows(), panels_.width());
+  columns.topRows(dim_) = network.weights.transpose();
+  columns.bottomRows(1) = network.bias.transpose();
   Vector theta(size());
-  theta << Eigen::Map<const Vector>(network.weights.data(), network.weights.size()), network.bias,
-      network.output;
+  panels_.pack(columns, rows, theta.data());
+  panels_.pack(network.output.transpose(), 1, theta.data() + panels_.size(rows));
   return theta;
 }
 
 Network PrimalObjective::unpack(const Vector& theta) const {
-  const Index d = inputs_.cols();
-  return {MatrixView(theta.data(), width_, d), theta.segment(width_ * d, width_),
-          theta.tail(width_)};
+  const Index rows = examples_by_column_.padded_rows();
+  const Matrix columns = panels_.unpack(theta.data(), examples_by_column_.rows(), rows);
+  return {columns.topRows(dim_).transpose(), columns.bottomRows(1).transpose(),
+          panels_.unpack(theta.data() + panels_.size(rows), 1, 1).transpose()};
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
                              const Network& initial, Loss loss, Trained trained, int num_threads,
                              Control* control)
-    : inputs_(inputs),
-      labels_(labels),
+    : TwoLayerObjective(labels, initial.output.size(), loss, trained, num_threads, control),
+      inputs_(inputs),
       initial_(initial),
-      width_(initial.output.size()),
-      loss_(loss),
-      trained_(trained),
-      num_threads_(num_threads),
-      control_(control),
-      gram_(inputs.rows(), inputs.rows()),
-      initial_preactivations_(inputs.rows(), initial.output.size()),
-      initial_squared_norm_(initial.weights.squaredNorm() + initial.bias.squaredNorm()),
-      activations_(inputs.rows(), initial.output.size()) {
-  multiply(inputs_, inputs_.transpose(), gram_, num_threads_, control_);
-  if (trained_.bias) gram_.array() += 1.0;
-  multiply(inputs_, initial_.weights.transpose(), initial_preactivations_, num_threads_, control_);
-  initial_preactivations_.rowwise() += initial_.bias.transpose();
+      initial_squared_norm_(initial.weights.squaredNorm() + initial.bias.squaredNorm()) {
+  Matrix gram(examples(), examples());
+  multiply(inputs_, inputs_.transpose(), gram, num_threads_, control_);
+  if (trained_.bias) gram.array() += 1.0;
+  gram_ = Strips(gram);
+  Matrix preactivations(examples(), panels_.width());
+  multiply(inputs_, initial_.weights.transpose(), preactivations, num_threads_, control_);
+  preactivations.rowwise() += initial_.bias.transpose();
+  initial_preactivations_.resize(block());
+  panels_.pack(preactivations, padded_rows_, initial_preactivations_.data());
 }
+
+Index GramObjective::size() const { return 2 * block() + panels_.padded_width(); }
 
 Vector GramObjective::start() const {
   Vector theta = Vector::Zero(size());
-  const Index block = initial_preactivations_.size();
-  theta.segment(block, block) = Eigen::Map<const Vector>(initial_preactivations_.data(), block);
-  theta.tail(width_) = initial_.output;
+  theta.segment(block(), block()) = initial_preactivations_;
+  theta.tail(panels_.padded_width()).head(panels_.width()) = initial_.output;
   return theta;
 }
 
 double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
-  const Index n = inputs_.rows();
-  const Index block = n * width_;
-  const MatrixView preactivations(theta.data() + block, n, width_);
-  output_ = theta.tail(width_);
-  velocity.resize(theta.size());
-
-  activate(preactivations, output_, labels_, activations_, margins_, num_threads_, control_);
-  const double log_loss = log_loss_weights(loss_, margins_, weights_);
-
-  const Vector signed_weights = weights_.cwiseProduct(labels_);
-  MutableMatrixView coefficient_velocity(velocity.data(), n, width_);
-  MutableMatrixView preactivation_velocity(velocity.data() + block, n, width_);
-  backpropagate(activations_, output_, signed_weights, coefficient_velocity, velocity.tail(width_),
-                nullptr, num_threads_);
-  multiply(gram_, coefficient_velocity, preactivation_velocity, num_threads_, control_);
-  if (!trained_.output) velocity.tail(width_).setZero();
+  velocity.resize(size());
+  const double* preactivations = theta.data() + block();
+  const double* output = theta.data() + 2 * block();
+  const double log_loss = evaluate_margins(preactivations, output);
+  backpropagate(preactivations, output, velocity.data(), velocity.data() + 2 * block());
+  multiply(gram_, panels_, velocity.data(), padded_rows_, velocity.data() + block(), num_threads_,
+           control_);
   return log_loss;
 }
 
 double GramObjective::squared_norm(const Vector& theta) const {
   // ||w~0 + X~^T a||^2 = ||w~0||^2 + a . (z0 + z), because z = z0 + K a.
-  const Index block = initial_preactivations_.size();
-  const auto coefficients = theta.head(block);
-  const Eigen::Map<const Vector> initial(initial_preactivations_.data(), block);
-  return initial_squared_norm_ + coefficients.dot(theta.segment(block, block) + initial) +
-         theta.tail(width_).squaredNorm();
+  return initial_squared_norm_ +
+         theta.head(block()).dot(theta.segment(block(), block()) + initial_preactivations_) +
+         theta.tail(panels_.padded_width()).squaredNorm();
 }
 
 double GramObjective::squared_difference_norm(const Vector& difference) const {
   // ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
-  const Index block = initial_preactivations_.size();
-  return std::max(0.0, difference.head(block).dot(difference.segment(block, block))) +
-         difference.tail(width_).squaredNorm();
-}
-
-std::vector<Index> GramObjective::unreachable() const {
-  return without_helpful_neuron(activations_, output_, labels_);
+  return std::max(0.0, difference.head(block()).dot(difference.segment(block(), block()))) +
+         difference.tail(panels_.padded_width()).squaredNorm();
 }
 
 Network GramObjective::unpack_difference(const Vector& difference) const {
-  const MatrixView coefficients(difference.data(), inputs_.rows(), width_);
-  Network moved{Matrix(width_, inputs_.cols()), Vector::Zero(width_), difference.tail(width_)};
+  const Matrix coefficients = panels_.unpack(difference.data(), examples(), padded_rows_);
+  Network moved{Matrix(panels_.width(), inputs_.cols()), Vector::Zero(panels_.width()),
+                difference.tail(panels_.padded_width()).head(panels_.width())};
   multiply(coefficients.transpose(), inputs_, moved.weights, num_threads_);
   if (trained_.bias) moved.bias = coefficients.colwise().sum().transpose();
   return moved;

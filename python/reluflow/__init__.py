@@ -16,23 +16,32 @@ from reluflow.data import (
 )
 from reluflow.experiments import sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
 __all__ = [
     "AssumptionReport",
+    "ClusterError",
     "ClusterModel",
     "Dataset",
+    "ErrorEstimate",
     "FlowResult",
+    "KKTCertificate",
+    "KKTResiduals",
     "Problem",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "__version__",
+    "certify_kkt",
     "draw",
     "gradient_flow",
+    "kkt_residuals",
     "load_dataset",
     "load_digits",
     "save_dataset",
     "sweep",
+    "test_error",
 ]

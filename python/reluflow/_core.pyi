@@ -97,3 +97,32 @@ def gradient_flow(
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
 ) -> FlowOutcome: ...
+
+SAMPLE_BLOCK: int
+
+class ErrorCounts:
+    @property
+    def draws(self) -> _Ints: ...
+    @property
+    def errors(self) -> _Ints: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def interrupted(self) -> bool: ...
+
+def philox4x32(counters: NDArray[np.uint32], key: int) -> NDArray[np.uint32]: ...
+def uniforms(key: int, block: int, count: int) -> _Floats: ...
+def standard_normals(key: int, block: int, count: int) -> _Floats: ...
+def count_errors(
+    offsets: _Floats,
+    factors: _Floats,
+    scales: _Floats,
+    output: _Floats,
+    labels: _Floats,
+    key: int,
+    first_block: int,
+    blocks: int,
+    strict: bool,
+    max_seconds: float,
+    num_threads: int,
+) -> ErrorCounts: ...

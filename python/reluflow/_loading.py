@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reluflow._validation import FloatArray, as_array, require_memory
-
-if TYPE_CHECKING:
-    import pandas as pd
+from reluflow._validation import FloatArray, require_memory
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -45,17 +43,18 @@ def _known_suffix(path: Path) -> str:
 
 
 def _read_npz(path: Path) -> Arrays:
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise OSError(f"{path} is not an .npz file, or is truncated: {error}") from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise OSError(f"{path} is not an .npz file; it holds a single array")
-    with archive:
-        _require_names(path, "array", archive.files, ("X", "y"))
-        stored = archive.zip.infolist() if archive.zip is not None else []
-        require_memory(str(path), sum(member.file_size for member in stored))
-        return {name: _member(path, archive, name) for name in archive.files}
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except _DAMAGE as error:
+            raise OSError(f"{path} is not an .npz file, or is truncated: {error}") from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise OSError(f"{path} is not an .npz file; it holds a single array")
+        with archive:
+            _require_names(path, "array", archive.files, ("X", "y"))
+            stored = archive.zip.infolist() if archive.zip is not None else []
+            require_memory(str(path), sum(member.file_size for member in stored))
+            return {name: _member(path, archive, name) for name in archive.files}
 
 
 def _member(path: Path, archive: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
@@ -70,99 +69,110 @@ def _member(path: Path, archive: Mapping[str, NDArray[Any]], name: str) -> NDArr
 
 
 def _read_csv(path: Path) -> Arrays:
-    # Imported here because it takes most of a second.
-    import pandas as pd
+    # Excel writes a byte order mark, which utf-8-sig skips.
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file, skipinitialspace=True, strict=True)
+        try:
+            header = [name.strip() for name in next(lines, [])]
+            _require_columns(path, header)
+            rows = [
+                _numbers(f"{path}, line {lines.line_num}", header, cells)
+                for cells in lines
+                if cells
+            ]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise OSError(f"{path} cannot be read as CSV: {error}") from None
+    table = np.array(rows).reshape(len(rows), len(header))
+    return _from_columns({name: table[:, i] for i, name in enumerate(header)})
 
+
+def _numbers(where: str, header: Sequence[str], cells: Sequence[str]) -> FloatArray:
+    if len(cells) != len(header):
+        raise ValueError(f"{where}: {len(cells)} cells under {len(header)} column names")
     try:
-        frame = pd.read_csv(
-            path, skipinitialspace=True, float_precision="round_trip", low_memory=False
+        return np.array(cells, dtype=np.float64)
+    except ValueError:
+        name, cell = next(
+            pair for pair in zip(header, cells, strict=True) if not _is_number(pair[1])
         )
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise OSError(f"{path} cannot be read as CSV: {_first_line(error)}") from None
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError(f"{path}: rows have more cells than the header has columns")
-    return _from_frame(path, frame)
+        raise ValueError(f"{where}: column {name} must be numbers; it is {cell!r}") from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_parquet(path: Path) -> Arrays:
-    import pandas as pd
+    # Imported here because it takes a while, and only this format needs it.
     import pyarrow
+    from pyarrow import parquet
 
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
+        with parquet.ParquetFile(path) as file:
+            shape = file.metadata
+            require_memory(str(path), 8.0 * shape.num_rows * shape.num_columns)
+            _require_columns(path, file.schema_arrow.names)
+            table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
-        raise OSError(f"{path} cannot be read as Parquet: {_first_line(error)}") from None
-    return _from_frame(path, frame)
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"{path} cannot be read as Parquet: {reason}") from None
+    return _from_columns(
+        {name: _values(path, name, table.column(name)) for name in table.column_names}
+    )
 
 
-def _from_frame(path: Path, frame: pd.DataFrame) -> Arrays:
-    names = [str(name) for name in frame.columns]
-    frame.columns = names
+def _values(path: Path, name: str, column: Any) -> NDArray[Any]:
+    from pyarrow import types
+
+    is_number = (types.is_integer, types.is_floating, types.is_boolean)
+    if not any(check(column.type) for check in is_number):
+        raise ValueError(f"{path}: column {name} must be numbers; its type is {column.type}")
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise ValueError(f"{path}: column {name} has no number in row {row}")
+    values: NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _require_columns(path: Path, names: Sequence[str]) -> None:
     x_columns = [name for name in names if _X_COLUMN.fullmatch(name)]
     _require_names(path, "column", [name for name in names if name not in x_columns], ("y",))
-    _require_no_gap(path, x_columns)
-    x_columns.sort(key=_number)
-    arrays: Arrays = {
-        "X": np.column_stack([_column(path, frame, name) for name in x_columns]),
-    }
-    for name in ("y", "cluster"):
-        if name in names:
-            arrays[name] = _column(path, frame, name)
-    return arrays
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: there is more than one column {repeated}")
+    present = {_index(name) for name in x_columns}
+    # Of len(present) + 1 candidates at least one is missing.
+    missing = next(i for i in range(len(present) + 1) if i not in present)
+    if missing < max(len(present), 1):
+        raise ValueError(f"{path}: column x{missing} is missing; expected x0, x1, ... without gap")
 
 
 def _require_names(
     path: Path, kind: str, names: Collection[str], required: Collection[str]
 ) -> None:
     """Refuses names other than the required ones and ``cluster``."""
-    unknown = [name for name in names if name not in (*required, "cluster")]
-    missing = [name for name in required if name not in names]
     expected = ("X" if kind == "array" else "x0, x1, ...") + ", y and optionally cluster"
+    unknown = [name for name in names if name not in (*required, "cluster")]
     if unknown:
-        raise ValueError(f"{path}: unknown {kind} {', '.join(unknown)}; expected {expected}")
+        shown = ", ".join(unknown[:5]) + ", ..." * (len(unknown) > 5)
+        raise ValueError(f"{path}: unknown {kind} {shown}; expected {expected}")
+    missing = [name for name in required if name not in names]
     if missing:
         raise ValueError(f"{path}: {kind} {', '.join(missing)} is missing; expected {expected}")
 
 
-def _require_no_gap(path: Path, x_columns: Collection[str]) -> None:
-    present = {_number(name) for name in x_columns}
-    missing = [i for i in range(max(present, default=0) + 1) if i not in present]
-    if missing:
-        raise ValueError(
-            f"{path}: column x{missing[0]} is missing; expected x0, x1, ... without a gap"
-        )
-    if len(present) < len(x_columns):
-        raise ValueError(f"{path}: columns x0, x1, ... must not repeat")
-
-
-def _number(x_column: str) -> int:
+def _index(x_column: str) -> int:
     return int(x_column[1:])
 
 
-def _column(path: Path, frame: pd.DataFrame, name: str) -> FloatArray:
-    import pandas as pd
-
-    column = frame[name]
-    if not pd.api.types.is_numeric_dtype(column):
-        numbers = pd.to_numeric(column.astype(str), errors="coerce")
-        wrong = np.flatnonzero(numbers.isna() & column.notna())
-        if len(wrong):
-            raise ValueError(
-                f"{path}: column {name} must be numbers; in row {wrong[0]} it is "
-                f"{column.iloc[wrong[0]]!r}"
-            )
-        column = numbers
-    empty = np.flatnonzero(column.isna())
-    if len(empty):
-        raise ValueError(f"{path}: column {name} has no number in row {empty[0]}")
-    try:
-        return as_array(name, column.to_numpy(), 1)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {error}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _from_columns(columns: Mapping[str, NDArray[Any]]) -> Arrays:
+    x_columns = sorted((name for name in columns if _X_COLUMN.fullmatch(name)), key=_index)
+    X = np.column_stack([columns[name] for name in x_columns])
+    return {"X": X, **{name: columns[name] for name in ("y", "cluster") if name in columns}}
 
 
 def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -171,20 +181,26 @@ def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _write_csv(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    _to_frame(arrays).to_csv(path, index=False)
+    columns = _to_columns(arrays)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(columns)
+        # The csv module writes floats with all digits that are needed to read them back.
+        lines.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
 def _write_parquet(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    _to_frame(arrays).to_parquet(path, index=False, engine="pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(_to_columns(arrays)), path)
 
 
-def _to_frame(arrays: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    X = arrays["X"]
-    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
-    rest = {name: values.astype(np.int64) for name, values in arrays.items() if name != "X"}
-    return pd.concat([frame, pd.DataFrame(rest)], axis=1)
+def _to_columns(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    columns: Arrays = {f"x{i}": column for i, column in enumerate(arrays["X"].T)}
+    return columns | {
+        name: values.astype(np.int64) for name, values in arrays.items() if name != "X"
+    }
 
 
 _READERS = {".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}

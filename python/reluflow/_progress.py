@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Observer = Callable[[float, float, float], None]
 
@@ -18,19 +22,9 @@ def flow_progress(progress: bool | Observer, target: float) -> Iterator[Observer
     if not progress:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("gradient flow"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = _bar("gradient flow")
     with bar:
-        task = bar.add_task("flow", total=1.0, state="")
+        task = bar.add_task("", total=1.0, state="")
 
         def observe(log_inverse_loss: float, margin: float, evaluations: float) -> None:
             state = (
@@ -40,6 +34,37 @@ def flow_progress(progress: bool | Observer, target: float) -> Iterator[Observer
             bar.update(task, completed=_fraction(log_inverse_loss, target), state=state)
 
         yield observe
+
+
+@contextlib.contextmanager
+def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int], None]]:
+    """An observer of draws and errors among them: silent, or a bar towards ``total`` draws."""
+    if not progress:
+        yield lambda samples, errors: None
+        return
+    bar = _bar("test error")
+    with bar:
+        task = bar.add_task("", total=total, state="")
+
+        def observe(samples: int, errors: int) -> None:
+            state = f"{errors:,} errors in {samples:,} fresh examples"
+            bar.update(task, completed=samples, state=state)
+
+        yield observe
+
+
+def _bar(name: str) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn(name),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def _fraction(log_inverse_loss: float, target: float) -> float:

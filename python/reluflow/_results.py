@@ -15,12 +15,14 @@ class Status(str, enum.Enum):
 
     CONVERGED = "converged"
     MAX_EVALUATIONS = "max_evaluations"
+    MAX_SAMPLES = "max_samples"
     MAX_SECONDS = "max_seconds"
     INTERRUPTED = "interrupted"
     STUCK_POINTS = "stuck_points"
     DEAD_CLASS = "dead_class"
     NOT_SEPARABLE = "not_separable"
     STEP_UNDERFLOW = "step_underflow"
+    APPROXIMATE = "approximate"
 
     @property
     def sentence(self) -> str:
@@ -35,6 +37,9 @@ _SENTENCES = {
     Status.CONVERGED: "Converged: the requested accuracy was reached.",
     Status.MAX_EVALUATIONS: (
         "Stopped at max_evaluations before the target; raise it, or go on from the returned result."
+    ),
+    Status.MAX_SAMPLES: (
+        "Stopped at max_samples before the requested accuracy; raise it, or rely on the interval."
     ),
     Status.MAX_SECONDS: (
         "Stopped at max_seconds before the target; raise it, or go on from the returned result."
@@ -55,6 +60,10 @@ _SENTENCES = {
     Status.STEP_UNDERFLOW: (
         "The step size fell to rounding level before the target; the problem is too stiff or too "
         "badly scaled for rtol."
+    ),
+    Status.APPROXIMATE: (
+        "Approximate: these are the best multipliers, and the residuals they leave; the network is "
+        "not a KKT point to the tolerance."
     ),
 }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 _T = TypeVar("_T", bound=np.generic)
 
 # Every integer up to this one is a float64.

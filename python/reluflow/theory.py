@@ -6,11 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.special import log_ndtr
 
 from reluflow._results import Result
+from reluflow._validation import as_number, as_positive_int
 from reluflow.data import ClusterModel
 
 FREI = "Frei, Vardi, Bartlett & Srebro 2023"
+_IDEAL = "noise-free, exactly orthogonal means, balanced labels and no bias"
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,25 @@ class Prediction(Result):
 
 
 def universal_norm(dim: float, n_clusters: int) -> float:
-    """sqrt(d/k): length at which the shift along sum_q y_q mu_q flips noise-free clusters."""
+    """sqrt(d/k): length of the shift along sum_q y_q mu_q that flips noise-free clusters.
+
+    Also the smallest perturbation of every mean for the two-neuron KKT network.
+    """
     return math.sqrt(dim / n_clusters)
 
 
-def robust_radius(dim: float) -> float:
-    """sqrt(d)/2: distance at which the explicit robust network's output at a mean becomes 0."""
-    return math.sqrt(dim) / 2
+def decoupled_radius(dim: float, n_clusters: int) -> float:
+    """sqrt(d/(1 + k/2)): the same for the KKT network that has one neuron a mean."""
+    return math.sqrt(dim / (1 + n_clusters / 2))
+
+
+def robust_radius(dim: float, *, definition: str = "nonstrict") -> float:
+    """Smallest perturbation of a mean for the explicit robust network.
+
+    sqrt(d)/2 to where its output is 0 (``"nonstrict"``), sqrt(d/2) to where it changes sign
+    (``"strict"``).
+    """
+    return math.sqrt(dim) / 2 if definition == "nonstrict" else math.sqrt(dim / 2)
 
 
 def log10_error_scale(dim: float) -> float:
@@ -54,8 +70,33 @@ def log10_error_scale(dim: float) -> float:
     return -(math.log(dim) / 2) * math.log10(dim)
 
 
+def log10_two_neuron_error(dim: float, n_clusters: int, noise: float) -> float:
+    """log10 of the test error of the two-neuron network w+- = sum_{+-} mu_q / d, v = +-1.
+
+    With beta = sqrt(2d/k)/sigma the pre-activations at a fresh example of a positive cluster are
+    in proportion to beta + g and h, g and h independent standard normals, and the output is
+    relu(beta + g) - relu(h). It is not positive when h - g >= beta, or when g <= -beta whatever h:
+    P = Phi(-beta/sqrt 2) + integral over t > 0 of phi(beta + t) Phi(-t), the second part being
+    what h < beta + g adds.
+    """
+    if noise == 0:
+        return -math.inf
+    beta = math.sqrt(2 * dim / n_clusters) / noise
+    # phi(beta + t) = phi(beta) exp(-beta t - t^2/2), and t = u/scale is of order 1/beta: what is
+    # integrated is of order 1 whatever beta is.
+    scale = max(beta, 1.0)
+
+    def integrand(u: float) -> float:
+        t = u / scale
+        return math.exp(-beta * t - t * t / 2 + float(log_ndtr(-t)))
+
+    rest, _ = quad(integrand, 0, math.inf)
+    log_rest = -beta * beta / 2 - math.log(2 * math.pi) / 2 + math.log(rest / scale)
+    return float(np.logaddexp(log_ndtr(-beta / math.sqrt(2)), log_rest)) / math.log(10)
+
+
 def limiting_normalized_margin(dim: float, n_clusters: int, n: int, noise: float) -> float:
-    """Normalised margin of the two-neuron KKT network as d grows, for orthogonal means.
+    """Normalised margin of the two-group KKT network as d grows, for orthogonal means.
 
     With n_c = n/k examples a cluster it is sqrt(d) / (4 sqrt((k/2) n_c / (n_c + sigma^2))).
     """
@@ -65,11 +106,27 @@ def limiting_normalized_margin(dim: float, n_clusters: int, n: int, noise: float
 
 
 def predictions(clusters: ClusterModel, n: int) -> tuple[Prediction, ...]:
-    """Everything that theory says of `clusters` and a training set of ``n`` examples."""
+    """Everything that theory says of ``clusters`` and a training set of ``n`` examples.
+
+    Parameters
+    ----------
+    clusters : ClusterModel
+        The d of the statements is its ``ambient_dim``.
+    n : int
+        Number of training examples.
+
+    Returns
+    -------
+    tuple of Prediction
+        Errors are log10 of probabilities; lengths are in the units of the inputs.
+    """
+    n = as_positive_int("n", n)
     d, k = float(clusters.ambient_dim), clusters.n_clusters
-    noise = float(np.max(clusters.noise_scale))
-    scale, robust = universal_norm(d, k), robust_radius(d)
-    ideal = "exact for noise-free, exactly orthogonal means, balanced labels and no bias"
+    noise = as_number("noise", float(np.max(clusters.noise_scale)), at_least=0)
+    return (*_of_errors(d, k, noise), *_of_lengths(d, k), _of_margin(d, k, n, noise))
+
+
+def _of_errors(d: float, k: int, noise: float) -> tuple[Prediction, ...]:
     return (
         Prediction(
             "log10 test error",
@@ -79,38 +136,62 @@ def predictions(clusters: ClusterModel, n: int) -> tuple[Prediction, ...]:
             "order of the bound d^(-ln(d)/2); it needs Assumption 2.2",
         ),
         Prediction(
+            "log10 test error, two-neuron network",
+            log10_two_neuron_error(d, k, noise),
+            "derivation",
+            "docs/theory.md, section 8",
+            "two neurons, exactly orthogonal means, N = 0 counting as an error",
+        ),
+    )
+
+
+def _of_lengths(d: float, k: int) -> tuple[Prediction, ...]:
+    scale, robust = universal_norm(d, k), robust_radius(d)
+    here = "docs/theory.md, section 6"
+    return (
+        Prediction(
             "universal perturbation, norm that flips 95 %",
             scale,
             "derivation",
-            f"docs/theory.md, section 6; rate by {FREI}, Theorem 4.2",
-            f"sqrt(d/k): {ideal}",
+            f"{here}; rate by {FREI}, Theorem 4.2",
+            f"sqrt(d/k): {_IDEAL}",
         ),
         Prediction(
             "median smallest perturbation, trained network",
             scale,
             "derivation",
-            "docs/theory.md, section 6",
-            f"sqrt(d/k): {ideal}",
+            here,
+            f"sqrt(d/k): {_IDEAL}; one group of neurons a label",
+        ),
+        Prediction(
+            "smallest perturbation, one neuron a cluster",
+            decoupled_radius(d, k),
+            "derivation",
+            here,
+            f"sqrt(d/(1 + k/2)): {_IDEAL}",
         ),
         Prediction(
             "median smallest perturbation, robust network",
             robust,
             "derivation",
-            f"docs/theory.md, section 6; network by {FREI}, Theorem 4.1",
-            "sqrt(d)/2, N = 0 counting as flipped; at noise-free, exactly orthogonal means",
+            f"{here}; network by {FREI}, Theorem 4.1",
+            "sqrt(d)/2 at noise-free, exactly orthogonal means, N = 0 counting as flipped",
         ),
         Prediction(
             "double-edge ratio, robust over trained",
             robust / scale,
             "derivation",
-            "docs/theory.md, section 6",
-            f"sqrt(k)/2: {ideal}",
+            here,
+            f"sqrt(k)/2: {_IDEAL}",
         ),
-        Prediction(
-            "normalised margin",
-            limiting_normalized_margin(d, k, n, noise),
-            "derivation",
-            "docs/theory.md, section 5",
-            "d to infinity, orthogonal means, n/k examples in every cluster, two groups of neurons",
-        ),
+    )
+
+
+def _of_margin(d: float, k: int, n: int, noise: float) -> Prediction:
+    return Prediction(
+        "normalised margin",
+        limiting_normalized_margin(d, k, n, noise),
+        "derivation",
+        "docs/theory.md, section 5",
+        "d to infinity, orthogonal means, n/k examples in every cluster, one group a label",
     )

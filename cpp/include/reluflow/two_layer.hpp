@@ -4,10 +4,11 @@
 #include "reluflow/losses.hpp"
 #include "reluflow/network.hpp"
 #include "reluflow/objective.hpp"
+#include "reluflow/panels.hpp"
 
 namespace reluflow {
 
-/// Which parameters move; a bias that does not move must be zero.
+/// Which parameters move.
 struct Trained {
   bool output = true;
   bool bias = true;
@@ -21,50 +22,72 @@ struct LossGradient {
   Network velocity;  ///< -grad log L
 };
 
-/// Two-layer ReLU network in its own parameters: theta = (weights row by row, bias, output).
-class PrimalObjective final : public Objective {
+/// What both forms of the two-layer objective share: from pre-activations, kept as a panel matrix,
+/// to margins and to their gradient.
+class TwoLayerObjective : public Objective {
+ public:
+  std::vector<Index> unreachable() const override;
+  const Vector& labels() const override { return labels_; }
+
+ protected:
+  TwoLayerObjective(const VectorView& labels, Index width, Loss loss, Trained trained,
+                    int num_threads, Control* control);
+
+  Index examples() const { return labels_.size(); }
+  /// Margins, example weights and log L of the network with these pre-activations.
+  double evaluate_margins(const double* preactivations, const double* output);
+  /// d(-log L)/d(pre-activations), and the velocity of the output weights (zero where they are not
+  /// trained); follows evaluate_margins.
+  void backpropagate(const double* preactivations, const double* output, double* backpropagated,
+                     double* output_velocity) const;
+
+  Vector labels_;
+  Panels panels_;
+  Index padded_rows_;  // of panel matrices with one row an example
+  Loss loss_;
+  Trained trained_;
+  int num_threads_;
+  Control* control_;
+  const double* last_preactivations_ = nullptr;
+  const double* last_output_ = nullptr;
+};
+
+/// Two-layer ReLU network in its own parameters: theta = (weights, bias where it is trained,
+/// output), one column a neuron, in panels.
+class PrimalObjective final : public TwoLayerObjective {
  public:
   PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, Loss loss,
                   Trained trained, int num_threads, Control* control);
 
-  Index size() const override { return width_ * (inputs_.cols() + 2); }
+  Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override { return theta.squaredNorm(); }
   double squared_difference_norm(const Vector& d) const override { return d.squaredNorm(); }
-  std::vector<Index> unreachable() const override;
-  const Vector& labels() const override { return labels_; }
 
   Vector pack(const Network& network) const;
   Network unpack(const Vector& theta) const;
 
  private:
-  MatrixView inputs_;
-  Vector labels_;
-  Index width_;
-  Loss loss_;
-  Trained trained_;
-  int num_threads_;
-  Control* control_;
-  Matrix activations_;     // relu of the pre-activations, (n, m)
-  Matrix backpropagated_;  // d(-log L)/d(pre-activations), (n, m)
-  Vector output_;
+  Index dim_;
+  Strips examples_by_row_;     // (n, d + 1), with the bias feature
+  Strips examples_by_column_;  // (d + 1, n)
+  Vector preactivations_;
+  Vector backpropagated_;
 };
 
 /// The same network in the span of its examples: weights = weights0 + coefficients^T inputs, so
-/// theta = (coefficients (n, m), pre-activations (n, m), output (m)) moves with the Gram matrix of
-/// the examples alone. Same trajectory at 2 n^2 m operations a gradient, whatever the dimension.
-/// docs/theory.md, section 3.
-class GramObjective final : public Objective {
+/// theta = (coefficients, pre-activations, output) moves with the Gram matrix of the examples
+/// alone. Same trajectory at 2 n^2 m operations a gradient, whatever the dimension. docs/theory.md,
+/// section 3.
+class GramObjective final : public TwoLayerObjective {
  public:
   GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
                 Loss loss, Trained trained, int num_threads, Control* control);
 
-  Index size() const override { return 2 * inputs_.rows() * width_ + width_; }
+  Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override;
   double squared_difference_norm(const Vector& difference) const override;
-  std::vector<Index> unreachable() const override;
-  const Vector& labels() const override { return labels_; }
 
   Vector start() const;
   /// A difference of two thetas, or a velocity, in the network's own parameters.
@@ -72,19 +95,13 @@ class GramObjective final : public Objective {
   Network unpack(const Vector& theta) const;
 
  private:
+  Index block() const { return panels_.size(padded_rows_); }
+
   MatrixView inputs_;
-  Vector labels_;
   Network initial_;
-  Index width_;
-  Loss loss_;
-  Trained trained_;
-  int num_threads_;
-  Control* control_;
-  Matrix gram_;                    // of the examples, with the bias feature where it is trained
-  Matrix initial_preactivations_;  // (n, m)
-  double initial_squared_norm_;    // of weights and bias
-  Matrix activations_;
-  Vector output_;
+  Strips gram_;  // of the examples, with the bias feature where it is trained
+  Vector initial_preactivations_;
+  double initial_squared_norm_;  // of weights and bias
 };
 
 /// One gradient of log L in the network's own parameters.

@@ -1,6 +1,6 @@
 """Studies: one experiment repeated over settings and seeds, on one machine or many."""
 
-from reluflow.experiments.engine import WorkersLost
+from reluflow.experiments.engine import WorkersLostError
 from reluflow.experiments.registry import Cost, Experiment, Record, Setting
 from reluflow.experiments.spec import SpecError, Study, read_study, shipped_studies
 from reluflow.experiments.store import Store, StoreError, export, read_store
@@ -16,7 +16,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Study",
-    "WorkersLost",
+    "WorkersLostError",
     "export",
     "plan",
     "read_store",

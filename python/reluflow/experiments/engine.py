@@ -70,7 +70,7 @@ class Outcome:
     instruction_set: str = instruction_set
 
 
-class WorkersLost(RuntimeError):
+class WorkersLostError(RuntimeError):
     """The workers are gone and cannot be started again."""
 
 
@@ -196,7 +196,7 @@ class Pool:
         try:
             self.executor.submit(os.getpid).result()
         except BrokenExecutor:
-            raise WorkersLost(
+            raise WorkersLostError(
                 "worker processes end as soon as they start; in a script, call sweep under "
                 "if __name__ == '__main__':"
             ) from None
@@ -324,7 +324,7 @@ class _Driver:
             self._lost(call, error)
             return None
         except CancelledError:
-            raise WorkersLost("the workers are gone: their executor was shut down") from None
+            raise WorkersLostError("the workers are gone: their executor was shut down") from None
         except Exception as error:
             return Outcome(call.key, FAILED, _reason(error))
 
@@ -346,7 +346,7 @@ class _Driver:
     def _lost(self, call: Call, error: BrokenExecutor) -> None:
         """All that was handed over may be to blame: each gets a try of its own."""
         if not self.pool.replaceable:
-            raise WorkersLost(f"the workers are gone: {error}") from None
+            raise WorkersLostError(f"the workers are gone: {error}") from None
         lost = [call]
         for future, other in self.running.items():
             # Of what was handed over, some may have been answered before the workers died.
@@ -359,19 +359,26 @@ class _Driver:
         self.pool.replace()
 
     def _alone(self, call: Call) -> Outcome:
+        outcome = None
         for _ in range(_TRIES_ALONE):
-            try:
-                outcome: Outcome = self.pool.executor.submit(execute, call).result()
-                return outcome
-            except BrokenExecutor:
-                self.pool.replace()
-            except Exception as error:
-                return Outcome(call.key, FAILED, _reason(error))
+            outcome = outcome or self._tried(call)
+        if outcome is not None:
+            return outcome
         reason = (
             f"WorkerDied: its worker process ended without an answer {_TRIES_ALONE} times, alone "
             "(killed, crashed, or out of memory)"
         )
         return Outcome(call.key, FAILED, reason)
+
+    def _tried(self, call: Call) -> Outcome | None:
+        try:
+            outcome: Outcome = self.pool.executor.submit(execute, call).result()
+        except BrokenExecutor:
+            self.pool.replace()
+            return None
+        except Exception as error:
+            return Outcome(call.key, FAILED, _reason(error))
+        return outcome
 
     def cancel(self) -> None:
         for future in self.running:

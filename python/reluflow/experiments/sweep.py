@@ -208,7 +208,7 @@ def sweep(
         If the study is wrong anywhere; nothing has run then.
     StoreError
         If the store cannot be read or written, or another driver uses it.
-    WorkersLost
+    WorkersLostError
         If the workers end and cannot be replaced.
     KeyboardInterrupt
         After Ctrl-C, when everything has been called back and the store is closed.

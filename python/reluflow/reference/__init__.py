@@ -6,15 +6,23 @@ They are the oracle that the compiled kernels are tested against, and ``backend=
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
 from reluflow.reference.losses import Loss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
+from reluflow.reference.random import philox4x32, standard_normals, uniforms
+from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
 
 __all__ = [
+    "SAMPLE_BLOCK",
+    "ErrorCounts",
     "FlowOutcome",
     "FlowStatus",
     "Loss",
     "LossGradient",
+    "count_errors",
     "forward",
     "gradient_flow",
     "gram_gradient",
     "log_loss_weights",
+    "philox4x32",
     "primal_gradient",
+    "standard_normals",
+    "uniforms",
 ]

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <vector>
+
+#include "reluflow/control.hpp"
+#include "reluflow/types.hpp"
+
+namespace reluflow {
+
+using Packet = Eigen::internal::packet_traits<double>::type;
+
+/// Numbers in a SIMD vector.
+inline constexpr int kLanes = Eigen::internal::packet_traits<double>::size;
+/// A panel is at most so many SIMD vectors wide, and a strip so many rows high: a tile of one by
+/// the other, its operands and a broadcast fill the registers.
+inline constexpr int kPanelVectors = 3;
+inline constexpr int kStripRows = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 8 : 4;
+
+/// How the neurons are cut into panels. A matrix with one column a neuron is kept panel by panel,
+/// each panel row by row, so that the innermost loops read it in order; unused columns are zero.
+class Panels {
+ public:
+  explicit Panels(Index width);
+
+  Index width() const { return width_; }
+  Index padded_width() const { return vectors_ * kLanes; }
+  Index count() const { return static_cast<Index>(first_vector_.size()) - 1; }
+  /// SIMD vectors in a row of a panel.
+  int vectors(Index panel) const {
+    const auto p = static_cast<std::size_t>(panel);
+    return static_cast<int>(first_vector_[p + 1] - first_vector_[p]);
+  }
+  Index first_column(Index panel) const {
+    return first_vector_[static_cast<std::size_t>(panel)] * kLanes;
+  }
+  /// Numbers in a panel matrix with so many rows, and where one of its panels begins.
+  Index size(Index rows) const { return padded_width() * rows; }
+  Index offset(Index panel, Index rows) const { return first_column(panel) * rows; }
+
+  /// Copies between `columns` (rows, width) and a panel matrix that has `rows` rows or more.
+  void pack(const ConstMatrixRef& columns, Index rows, double* panels) const;
+  Matrix unpack(const double* panels, Index used_rows, Index rows) const;
+  void clear_row(Index row, Index rows, double* panels) const;
+
+ private:
+  Index width_;
+  Index vectors_;
+  std::vector<Index> first_vector_;
+};
+
+/// A matrix kept strip by strip of kStripRows rows, each strip column by column, for products from
+/// the left with panel matrices; the last strip is filled up with zero rows.
+class Strips {
+ public:
+  Strips() = default;
+  explicit Strips(const ConstMatrixRef& matrix);
+
+  Index rows() const { return rows_; }
+  Index padded_rows() const { return count() * kStripRows; }
+  Index columns() const { return columns_; }
+  Index count() const { return (rows_ + kStripRows - 1) / kStripRows; }
+  const double* strip(Index index) const { return data_.data() + index * kStripRows * columns_; }
+
+ private:
+  Index rows_ = 0;
+  Index columns_ = 0;
+  Vector data_;
+};
+
+/// right (at least left.columns() rows) -> out = left * right (left.padded_rows() rows), both panel
+/// matrices. Every number is summed in one fixed order, whatever the number of threads. Returns
+/// false when `control` asked to stop.
+bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
+              double* out, int num_threads, Control* control);
+
+}  // namespace reluflow

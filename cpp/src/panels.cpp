@@ -1,0 +1,151 @@
+#include "reluflow/panels.hpp"
+
+#include <algorithm>
+
+#include "reluflow/parallel.hpp"
+
+namespace reluflow {
+namespace {
+
+using Eigen::internal::pload;
+using Eigen::internal::ploadu;
+using Eigen::internal::pmadd;
+using Eigen::internal::pset1;
+using Eigen::internal::pstoreu;
+
+// Depth of a block: a strip of this depth stays in the first-level cache.
+constexpr Index kDepthBlock = 512;
+// Numbers of a group of panels that stay in the second-level cache over all strips.
+constexpr Index kCachedNumbers = 40'000;
+
+/// Adds to (or starts) one tile: out (kStripRows, V vectors) += strip * panel over `depth`.
+template <int V>
+void tile(const double* strip, const double* panel, Index depth, bool start, double* out) {
+  constexpr Index kRow = V * kLanes;
+  Packet sum[V][kStripRows];
+  for (int r = 0; r < kStripRows; ++r) {
+    for (int u = 0; u < V; ++u) {
+      sum[u][r] = start ? pset1<Packet>(0.0) : ploadu<Packet>(out + r * kRow + u * kLanes);
+    }
+  }
+  for (Index k = 0; k < depth; ++k) {
+    Packet column[V];
+#pragma GCC unroll 8
+    for (int u = 0; u < V; ++u) column[u] = ploadu<Packet>(panel + u * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kStripRows; ++r) {
+      const Packet factor = pset1<Packet>(strip[r]);
+#pragma GCC unroll 8
+      for (int u = 0; u < V; ++u) sum[u][r] = pmadd(column[u], factor, sum[u][r]);
+    }
+    panel += kRow;
+    strip += kStripRows;
+  }
+  for (int r = 0; r < kStripRows; ++r) {
+    for (int u = 0; u < V; ++u) pstoreu(out + r * kRow + u * kLanes, sum[u][r]);
+  }
+}
+
+void tile(int vectors, const double* strip, const double* panel, Index depth, bool start,
+          double* out) {
+  switch (vectors) {
+    case 1:
+      return tile<1>(strip, panel, depth, start, out);
+    case 2:
+      return tile<2>(strip, panel, depth, start, out);
+    default:
+      return tile<kPanelVectors>(strip, panel, depth, start, out);
+  }
+}
+
+/// Equal parts of at most `largest`.
+Index even_part(Index total, Index largest) {
+  const Index parts = std::max<Index>(1, block_count(total, largest));
+  return block_count(total, parts);
+}
+
+}  // namespace
+
+Panels::Panels(Index width) : width_(width), vectors_(block_count(width, kLanes)) {
+  const Index panels = block_count(vectors_, kPanelVectors);
+  for (Index panel = 0; panel <= panels; ++panel) {
+    first_vector_.push_back(vectors_ * panel / panels);
+  }
+}
+
+void Panels::pack(const ConstMatrixRef& columns, Index rows, double* panels) const {
+  std::fill(panels, panels + size(rows), 0.0);
+  for (Index panel = 0; panel < count(); ++panel) {
+    const Index first = first_column(panel), row_size = vectors(panel) * kLanes;
+    const Index used = std::min(row_size, width_ - first);
+    double* target = panels + offset(panel, rows);
+    for (Index i = 0; i < columns.rows(); ++i) {
+      Eigen::Map<Vector>(target + i * row_size, used) = columns.row(i).segment(first, used);
+    }
+  }
+}
+
+Matrix Panels::unpack(const double* panels, Index used_rows, Index rows) const {
+  Matrix columns(used_rows, width_);
+  for (Index panel = 0; panel < count(); ++panel) {
+    const Index first = first_column(panel), row_size = vectors(panel) * kLanes;
+    const Index used = std::min(row_size, width_ - first);
+    const double* source = panels + offset(panel, rows);
+    for (Index i = 0; i < used_rows; ++i) {
+      columns.row(i).segment(first, used) = VectorView(source + i * row_size, used).transpose();
+    }
+  }
+  return columns;
+}
+
+void Panels::clear_row(Index row, Index rows, double* panels) const {
+  for (Index panel = 0; panel < count(); ++panel) {
+    const Index row_size = vectors(panel) * kLanes;
+    double* target = panels + offset(panel, rows) + row * row_size;
+    std::fill(target, target + row_size, 0.0);
+  }
+}
+
+Strips::Strips(const ConstMatrixRef& matrix)
+    : rows_(matrix.rows()),
+      columns_(matrix.cols()),
+      data_(Vector::Zero(count() * kStripRows * columns_)) {
+  for (Index i = 0; i < rows_; ++i) {
+    double* target = data_.data() + (i / kStripRows) * kStripRows * columns_ + i % kStripRows;
+    for (Index k = 0; k < columns_; ++k) target[k * kStripRows] = matrix(i, k);
+  }
+}
+
+bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
+              double* out, int num_threads, Control* control) {
+  const Index depth = even_part(left.columns(), kDepthBlock);
+  const Index group = std::max<Index>(1, kCachedNumbers / (depth * kPanelVectors * kLanes));
+  const Index rows = left.padded_rows();
+  const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(left.columns()) *
+                      static_cast<double>(panels.padded_width());
+  const int threads = threads_for(work, num_threads);
+  // Every tile is computed whole by one task, so the cut into tasks leaves no trace in the result.
+  constexpr Index kTasksPerThread = 4;
+  const Index strips =
+      threads == 1 ? left.count() : std::max<Index>(1, left.count() / (kTasksPerThread * threads));
+  return parallel_for(block_count(left.count(), strips), threads, control, [&](Index task) {
+    const Block part = block_at(task, left.count(), strips);
+    for (Index first = 0; first < panels.count(); first += group) {
+      const Index last = std::min(panels.count(), first + group);
+      for (Index k = 0; k < left.columns(); k += depth) {
+        const Index length = std::min(depth, left.columns() - k);
+        for (Index s = part.begin; s < part.begin + part.size; ++s) {
+          const double* strip = left.strip(s) + k * kStripRows;
+          for (Index panel = first; panel < last; ++panel) {
+            const int vectors = panels.vectors(panel);
+            const Index row_size = vectors * kLanes;
+            tile(vectors, strip, right + panels.offset(panel, right_rows) + k * row_size, length,
+                 k == 0, out + panels.offset(panel, rows) + s * kStripRows * row_size);
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace reluflow
