@@ -199,8 +199,8 @@ def run_key(experiment: Experiment, settings: Settings, outputs: Sequence[str]) 
 
 # Where the experiments that come with the package live; a study may name its own in the same way.
 BUILT_IN = {
-    "double-edge": "reluflow.experiments.measured:DOUBLE_EDGE",
-    "digits": "reluflow.experiments.measured_digits:DIGITS",
+    "double-edge": "reluflow.experiments.built_in:DOUBLE_EDGE",
+    "digits": "reluflow.experiments.built_in:ON_DIGITS",
 }
 
 
