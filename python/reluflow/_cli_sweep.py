@@ -1,119 +1,157 @@
-"""The commands of studies: ``sweep``, ``export`` and ``report`` of a store."""
+"""The commands of studies: ``sweep``, ``export`` and ``report``."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from reluflow._results import plain
-from reluflow.experiments import (
-    SpecError,
-    Store,
-    WorkersLostError,
-    export,
-    plan,
-    read_study,
-    shipped_studies,
-    sweep,
-)
-from reluflow.experiments.sweep import say, store_path
+from reluflow.experiments import shipped_studies
 
 # What the shell calls a command that Ctrl-C ended.
 _INTERRUPTED = 130
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to an application."""
-    app.command("sweep")(sweep_command)
-    app.command("export")(export_command)
+class Workers(str, Enum):
+    """Where runs are made."""
+
+    processes = "processes"
+    threads = "threads"
+    dask = "dask"
+    mpi = "mpi"
 
 
-def sweep_command(
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="A store that sweep wrote; it may be in use.")
+]
+StudyOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which study of the store.", show_default="the only one"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def register(app: typer.Typer, epilog: str | None = None) -> None:
+    """Adds the commands to an application.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        Its context's ``obj`` is the command line as it was typed.
+    epilog : str, optional
+        Shown below the help of each command.
+    """
+    app.command("sweep", epilog=epilog)(_sweep)
+    app.command("export", epilog=epilog)(_export)
+    app.command("report", epilog=epilog)(_report)
+
+
+def _sweep(
+    context: typer.Context,
     study: Annotated[
         str,
-        typer.Argument(help=f"A .toml file, or one of {', '.join(shipped_studies())}."),
+        typer.Argument(
+            metavar="NAME|FILE", help=f"One of {', '.join(shipped_studies())}; or a .toml file."
+        ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="The quick size of the study.")] = False,
     store: Annotated[
-        Path | None, typer.Option(help="SQLite file of the results; STUDY.sqlite by default.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Where results go.", show_default="NAME.sqlite"),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="processes, threads, dask or mpi.")
-    ] = "processes",
+        Workers, typer.Option(metavar="KIND", help="processes, threads, dask or mpi.")
+    ] = Workers.processes,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler; a local cluster by default.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Dask scheduler.", show_default="a local cluster is started"
+        ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Workers; one a core by default.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Workers.", show_default="one a core")
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run, and what it would take.")
+        bool, typer.Option("--dry-run", help="Say what would be run and what it would take.")
     ] = False,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Run again what failed before.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed before.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
 ) -> None:
-    """Runs a study: everything that its store does not have yet."""
+    """Run a study: everything that its store does not have yet."""
+    from reluflow.experiments import plan, read_study, sweep
+    from reluflow.experiments.sweep import say, store_path
+
     read = read_study(study, quick=quick)
-    planned = plan(read, store=store, jobs=jobs, retry_failed=retry)
     if dry_run:
-        typer.echo(json.dumps(planned.to_dict()) if as_json else str(planned))
+        planned = plan(read, store=store, jobs=jobs, retry_failed=retry)
+        print(json.dumps(planned.to_dict()) if json_ else planned)
         return
     path = store_path(read, store)
     try:
         frame = sweep(
             read,
-            executor=executor,
+            executor=executor.value,
             store=path,
             progress=sys.stderr.isatty(),
             jobs=jobs,
             scheduler=scheduler,
             retry_failed=retry,
-            command=_command(study, quick, path),
+            command=context.obj,
         )
     except KeyboardInterrupt:
-        say(f"interrupted; what was finished is in {path}: run the same command to go on")
+        say(f"reluflow: interrupted; what was finished is in {path}: the same command goes on")
         raise typer.Exit(_INTERRUPTED) from None
-    except WorkersLostError as error:
-        raise OSError(f"{error}; what was finished is in {path}") from None
-    failed = int((frame["status"] == "failed").sum())
-    if as_json:
-        counts = {"study": read.name, "runs": len(frame), "failed": failed, "store": str(path)}
-        typer.echo(json.dumps(plain(counts)))
+    failed = frame.loc[frame["status"] == "failed", "reason"]
+    if json_:
+        counts = {"study": read.name, "runs": len(frame), "failed": len(failed)}
+        print(json.dumps({**counts, "store": str(path)}))
     else:
-        typer.echo(f"{read.name}: {len(frame):,} runs in {path}, {failed:,} failed")
-    if failed:
-        first = frame.loc[frame["status"] == "failed", "reason"].iloc[0]
-        say(f"the first that failed: {first}")
+        print(f"{read.name}: {len(frame):,} runs in {path}, {len(failed):,} failed")
+    if len(failed):
+        say(f"reluflow: {len(failed):,} runs failed, the first with {failed.iloc[0]}")
         raise typer.Exit(1)
 
 
-def export_command(
-    store: Annotated[Path, typer.Argument(help="A store that sweep wrote.")],
-    csv: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Parquet file to write.")] = None,
-    study: Annotated[
-        str | None, typer.Option(help="Which study, where the store has several.")
+def _export(
+    store: StoreArgument,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV to write.", show_default=False)
     ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Parquet to write.", show_default=False)
+    ] = None,
+    study: StudyOption = None,
+    debug: Debug = False,
 ) -> None:
-    """Writes the table of a study, one run a row."""
+    """Write the table of a study, one run a row."""
+    from reluflow.experiments import export, read_store
+
     if csv is None and parquet is None:
-        raise ValueError("name a file to write: --csv FILE or --parquet FILE")
-    with Store(store) as opened:
-        frame = opened.frame(study)
+        raise typer.BadParameter("name a file to write: --csv FILE or --parquet FILE")
+    frame = read_store(store, study)
     export(frame, csv=csv, parquet=parquet)
     for path in (csv, parquet):
         if path is not None:
-            typer.echo(f"{len(frame):,} runs in {path}")
+            print(f"{len(frame):,} runs in {path}")
 
 
-def _command(study: str, quick: bool, path: Path) -> str:
-    words: list[Any] = ["reluflow", "sweep", study, *["--quick"] * quick, "--store", path.name]
-    return shlex.join(words)
+def _report(
+    store: StoreArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the page.", show_default="NAME-report"),
+    ] = None,
+    study: StudyOption = None,
+    debug: Debug = False,
+) -> None:
+    """Write the page of a study: table, figures, what failed, how to reproduce it."""
+    from reluflow.report.study import write_study_reports
 
-
-__all__ = ["SpecError", "register"]
+    for page in write_study_reports(store, out, study=study):
+        print(f"Report: {page}")

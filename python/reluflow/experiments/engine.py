@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import queue
@@ -70,7 +71,7 @@ class Outcome:
     instruction_set: str = instruction_set
 
 
-class WorkersLostError(RuntimeError):
+class WorkersLostError(OSError):
     """The workers are gone and cannot be started again."""
 
 
@@ -116,10 +117,8 @@ def one_thread() -> Iterator[None]:
 @cache
 def _thread_controller() -> Any:
     # SciPy brings a library of its own, which has to be loaded to be found.
-    import scipy.linalg  # noqa: F401
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
+    importlib.import_module("scipy.linalg")
+    return importlib.import_module("threadpoolctl").ThreadpoolController()
 
 
 class Pool:
@@ -202,12 +201,9 @@ class Pool:
             ) from None
 
     def _dask(self) -> Any:
-        try:
-            from distributed import Client, LocalCluster
-        except ImportError:
-            raise ValueError("executor='dask' needs Dask: pip install 'reluflow[sweep]'") from None
+        distributed = _optional("distributed", "executor='dask' needs Dask", "sweep")
         if self.scheduler is None:
-            cluster = LocalCluster(
+            cluster = distributed.LocalCluster(
                 n_workers=self.jobs,
                 threads_per_worker=1,
                 processes=True,
@@ -215,21 +211,18 @@ class Pool:
                 silence_logs=50,
             )
             self._close.append(cluster.close)
-            client = Client(cluster)
+            client = distributed.Client(cluster)
         else:
             try:
-                client = Client(self.scheduler, timeout=10)
+                client = distributed.Client(self.scheduler, timeout=10)
             except OSError as error:
                 raise ValueError(f"scheduler={self.scheduler!r} does not answer: {error}") from None
         self._close.append(client.close)
         return client.get_executor(pure=False, retries=3)
 
     def _mpi(self) -> Any:
-        try:
-            from mpi4py.futures import MPIPoolExecutor
-        except ImportError:
-            raise ValueError("executor='mpi' needs mpi4py: pip install 'reluflow[mpi]'") from None
-        return MPIPoolExecutor(self.jobs)
+        futures = _optional("mpi4py.futures", "executor='mpi' needs mpi4py", "mpi")
+        return futures.MPIPoolExecutor(self.jobs)
 
     def replace(self) -> None:
         """Ends what is left of the workers and starts new ones."""
@@ -249,6 +242,13 @@ class Pool:
             executor.shutdown(wait=not (cancel and self.kind == "mpi"), cancel_futures=cancel)
         while self._close:
             self._close.pop()()
+
+
+def _optional(module: str, need: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{need}: pip install 'reluflow[{extra}]'") from None
 
 
 def _start_worker() -> None:

@@ -70,16 +70,13 @@ def measure_flow(trained: Trained) -> Record:
 
 
 def measure_certificate(trained: Trained) -> Record:
-    """How far the network is from a KKT point."""
+    """How far the network is from a KKT point; only one that classifies every example can be."""
+    residuals = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    if trained.flow.margins.min() <= 0:
+        return Record({"kkt_status": "not_classified", **dict.fromkeys(residuals)})
     found = trained.certificate
     return Record(
-        {
-            "kkt_status": found.status.value,
-            "stationarity": found.stationarity,
-            "feasibility": found.feasibility,
-            "complementarity": found.complementarity,
-            "clarke_violation": found.clarke_violation,
-        }
+        {"kkt_status": found.status.value, **{name: getattr(found, name) for name in residuals}}
     )
 
 
@@ -120,7 +117,7 @@ def _certificate_seconds(size: Size) -> float:
 
 def _error_seconds(size: Size) -> float:
     rank = min(size.width, size.dim)
-    return 1e-2 + 1e-10 * size.settings["error_samples"] * size.width * rank
+    return 1e-2 + 1e-10 * float(size.settings["error_samples"]) * size.width * rank
 
 
 OUTPUTS: dict[str, Output] = {

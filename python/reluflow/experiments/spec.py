@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,6 +80,8 @@ class Figure:
     x_scale, y_scale : {"linear", "log", "symlog"}
     slope : bool
         Whether a power law is fitted to each of ``y``.
+    labels : mapping
+        Words for columns.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Figure:
     x_scale: str = "linear"
     y_scale: str = "linear"
     slope: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -579,13 +582,15 @@ def figure(table: Any) -> Figure:
     missing = next((key for key in ("name", "x", "y") if key not in table), None)
     if missing is not None:
         raise SpecError(f"a figure needs {missing!r}")
-    fields = {
+    fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
     }
     for key in ("y", "theory"):
         if isinstance(fields.get(key), str):
             fields[key] = (fields[key],)
     made = Figure(**fields)
+    if made.kind == "map" and made.by is None:
+        raise SpecError(f"figure {made.name}: a map needs 'by', its vertical axis")
     if made.kind not in _FIGURE_KINDS:
         raise SpecError(f"figure {made.name}: kind={made.kind!r}; use {', '.join(_FIGURE_KINDS)}")
     for scale in (made.x_scale, made.y_scale):

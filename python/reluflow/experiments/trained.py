@@ -175,7 +175,9 @@ class TrainedOnDigits(Trained):
     def _split(self) -> tuple[Dataset, Dataset]:
         digits = load_digits()
         order = np.random.default_rng(self.draw_seed).permutation(digits.n)
-        return _part(digits, order[: self.settings["n"]]), _part(digits, order[self.settings["n"] :])
+        return _part(digits, order[: self.settings["n"]]), _part(
+            digits, order[self.settings["n"] :]
+        )
 
     @property
     def data(self) -> Dataset:
