@@ -316,10 +316,13 @@ def test_a_plan_learns_from_the_store(tmp_path):
     # cost: 1e-3 (1 + k) seconds for k = 1, 2 and 10 values of x.
     assert before.core_seconds == pytest.approx(10 * (2e-3 + 3e-3))
     assert before.wall_seconds == pytest.approx(before.core_seconds / 2)
-    assert (before.runs, before.missing, before.measured) == (20, 20, False)
+    assert (before.runs, before.missing, before.measured_ratio) == (20, 20, None)
     assert "20 runs of sweep_experiments:ARITHMETIC" in str(before)
     rf.sweep(numbers(), store=store, executor="threads", progress=False)
     wider = numbers()
     wider["axes"]["k"] = [1, 2, 3]
     after = plan(wider, store=store)
-    assert (after.runs, after.stored, after.missing, after.measured) == (30, 20, 10, True)
+    assert (after.runs, after.stored, after.missing) == (30, 20, 10)
+    assert after.measured_ratio > 0
+    # What is missing costs 10 times 1e-3 (1 + 3) seconds in the model.
+    assert after.core_seconds == pytest.approx(after.measured_ratio * 10 * 4e-3)

@@ -68,7 +68,7 @@ def test_the_table_is_in_the_order_of_the_study(tmp_path):
     assert [(r.x, r.k, r.seed) for r in frame.itertuples()] == [
         (s["x"], s["k"], s["seed"]) for s in asked
     ]
-    assert list(frame.columns[:8]) == list(asked[0])
+    assert list(frame.columns[:9]) == list(asked[0])
     assert (frame.status == "done").all()
     assert (frame.threads == 1).all()
     assert (frame.version == rf.__version__).all()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from reluflow import theory
 from reluflow.experiments.outputs import OUTPUTS, Size, measured, seconds
@@ -29,14 +32,14 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
     report = trained.ambient_clusters.assumption(n)
     d, k, noise = float(settings["dim"]), int(settings["n_clusters"]), float(settings["noise"])
     margin = theory.limiting_normalized_margin(d, k, n, noise)
+    log10_error = theory.log10_two_neuron_error(d, k, noise) if noise > 0 else -math.inf
     scalars = {
         "n_used": n,
-        "clusters_seen": len(set(trained.data.cluster.tolist()))
-        if trained.data.cluster is not None
-        else None,
+        "clusters_seen": len(np.unique(trained.clusters_drawn)),
         "assumption_holds": report.holds,
         **_lengths(d, k),
-        "theory_log10_error": theory.log10_two_neuron_error(d, k, noise) if noise > 0 else None,
+        "theory_log10_error": log10_error,
+        "theory_error": 10.0**log10_error,
         "theory_normalized_margin": margin,
     }
     return _with(scalars, trained, outputs)

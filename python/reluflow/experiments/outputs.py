@@ -95,6 +95,7 @@ def measure_error(trained: Trained) -> Record:
             "log10_error_low": found.interval[0],
             "log10_error_high": found.interval[1],
             "error": found.probability,
+            "error_high": 10.0 ** found.interval[1],
             "error_samples_used": found.samples,
             "error_method": found.method,
         }

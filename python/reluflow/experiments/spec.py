@@ -78,6 +78,10 @@ class Figure:
     x_label, y_label : str
         With units.
     x_scale, y_scale : {"linear", "log", "symlog"}
+    y_limits : tuple of float
+        Ends of the vertical axis; empty lets the data decide.
+    bound : str or None
+        Column with an upper bound, shown where the measured mean is 0.
     slope : bool
         Whether a power law is fitted to each of ``y``.
     labels : mapping
@@ -96,6 +100,8 @@ class Figure:
     y_label: str = ""
     x_scale: str = "linear"
     y_scale: str = "linear"
+    y_limits: tuple[float, ...] = ()
+    bound: str | None = None
     slope: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -593,6 +599,8 @@ def figure(table: Any) -> Figure:
         raise SpecError(f"figure {made.name}: a map needs 'by', its vertical axis")
     if made.kind not in _FIGURE_KINDS:
         raise SpecError(f"figure {made.name}: kind={made.kind!r}; use {', '.join(_FIGURE_KINDS)}")
+    if len(made.y_limits) not in (0, 2):
+        raise SpecError(f"figure {made.name}: y_limits must be [low, high]")
     for scale in (made.x_scale, made.y_scale):
         if scale not in _SCALES:
             raise SpecError(f"figure {made.name}: scale {scale!r}; use {', '.join(_SCALES)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -57,8 +56,9 @@ class Plan(Result):
         With that many workers at once.
     available_bytes : float or None
         Memory that is free.
-    measured : bool
-        Whether the estimate was corrected by what runs in the store took.
+    measured_ratio : float or None
+        Time of the study's stored runs over the model's estimate of it, by which the estimate of
+        the others was corrected; None where there are none.
     """
 
     study: str
@@ -74,10 +74,12 @@ class Plan(Result):
     run_bytes: float
     total_bytes: float
     available_bytes: float | None
-    measured: bool
+    measured_ratio: float | None
 
     def __str__(self) -> str:
-        basis = "corrected by the runs in the store" if self.measured else "from the cost model"
+        basis = "from the cost model"
+        if self.measured_ratio is not None:
+            basis = f"{self.measured_ratio:.2g} times the model's, as for the runs in the store"
         lines = [
             f"study {self.study}: {self.runs:,} runs of {self.experiment}",
             f"  in the store        {self.stored:,} done, {self.failed:,} failed",
@@ -126,12 +128,10 @@ def plan(
             statuses, seconds = opened.statuses(), opened.seconds()
     costs = {run.key: study.experiment.cost(run.settings, study.outputs) for run in runs}
     missing = _missing(runs, statuses, resume=True, retry_failed=retry_failed)
-    ratios = [
-        seconds[run.key] / costs[run.key].seconds
-        for run in runs
-        if run.key in seconds and costs[run.key].seconds > 0
-    ]
-    scale = statistics.median(ratios) if ratios else 1.0
+    known = [run.key for run in runs if run.key in seconds]
+    modelled = sum(costs[key].seconds for key in known)
+    ratio = sum(seconds[key] for key in known) / modelled if modelled > 0 else None
+    scale = 1.0 if ratio is None else ratio
     each = [scale * costs[run.key].seconds for run in missing]
     workers = available_threads() if jobs is None else jobs
     largest = max((costs[run.key].bytes for run in missing), default=0.0)
@@ -149,7 +149,7 @@ def plan(
         run_bytes=largest,
         total_bytes=workers * (largest + _WORKER_BYTES),
         available_bytes=available_memory(),
-        measured=bool(ratios),
+        measured_ratio=ratio,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reluflow._validation import FloatArray
+from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset, load_digits
 from reluflow.experiments.registry import SEED, Setting
 from reluflow.flow import LOSSES, FlowResult, gradient_flow
@@ -148,6 +148,12 @@ class TrainedOnClusters(Trained):
     @property
     def data(self) -> Dataset:
         return self.problem.data
+
+    @property
+    def clusters_drawn(self) -> IntArray:
+        """The cluster of each training example."""
+        assert self.data.cluster is not None
+        return self.data.cluster
 
     @property
     def initial(self) -> TwoLayerNet:

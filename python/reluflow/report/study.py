@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reluflow import __version__
+from reluflow._provenance import __version__
 from reluflow.experiments.spec import Figure, figure
 from reluflow.experiments.store import DONE, FAILED, Row, Store, StoredStudy
 from reluflow.report import style
@@ -135,15 +135,21 @@ def _figures(study: StoredStudy, frame: pd.DataFrame) -> Iterator[_Drawn]:
 def _slopes(description: Figure, frame: pd.DataFrame) -> tuple[Slope, ...]:
     if not description.slope:
         return ()
-    columns = [name for name in (*description.y, *description.theory) if name in frame]
-    found = []
-    for column in columns:
-        groups = [("", frame)]
-        if description.by is not None:
-            groups = [
-                (f"{description.by} = {v}", rows) for v, rows in frame.groupby(description.by)
-            ]
-        found += [slope_of(rows, description.x, column, line) for line, rows in groups]
+    parts = [("", frame)]
+    if description.by is not None:
+        parts = [(f"{description.by} = {v}", rows) for v, rows in frame.groupby(description.by)]
+    found = [
+        slope_of(rows, description.x, column, line)
+        for column in description.y
+        for line, rows in parts
+        if column in frame
+    ]
+    # Theory may well be the same for all lines.
+    found += [
+        slope_of(parts[0][1], description.x, column)
+        for column in description.theory
+        if column in frame
+    ]
     return tuple(one for one in found if one is not None)
 
 

@@ -26,10 +26,9 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1,
 def figure_table(description: Description, frame: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a figure: means over all that is not on its axes, with intervals."""
     by = [name for name in (description.x, description.by) if name is not None]
-    columns = [
-        name for name in (*description.y, *description.theory) if name in frame and name not in by
-    ]
-    table = means_table(frame, by, columns, geometric=description.y_scale == "log")
+    wanted = (*description.y, *description.theory, description.bound)
+    columns = [name for name in wanted if name is not None and name in frame and name not in by]
+    table = means_table(frame, by, columns)
     return table.sort_values(by[::-1], kind="stable").reset_index(drop=True)
 
 
@@ -70,6 +69,8 @@ def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None
         xlabel=description.x_label or description.x,
         ylabel=description.y_label or ", ".join(description.y),
     )
+    if description.y_limits:
+        ax.set_ylim(*description.y_limits)
     _tick_at_values(ax, description, table)
     ax.grid(True, which="major")
     if ax.get_legend_handles_labels()[0]:
@@ -84,24 +85,27 @@ def _draw_line(
     index: int,
     label: str,
 ) -> None:
-    x, y = rows[description.x].to_numpy(float), rows[column].to_numpy(float)
-    low, high = rows[f"{column}_low"].to_numpy(float), rows[f"{column}_high"].to_numpy(float)
-    colour = _COLOURS[index % len(_COLOURS)]
-    ax.plot(
-        x,
-        y,
-        color=colour,
-        marker=_MARKERS[index % len(_MARKERS)],
-        markersize=4.5,
-        linestyle=_DASHES[index % len(_DASHES)],
-        label=label,
+    x, y, low, high = (
+        rows[name].to_numpy(float)
+        for name in (description.x, column, f"{column}_low", f"{column}_high")
     )
+    if description.y_scale == "log":
+        y = np.where(y > 0, y, np.nan)
+        low = np.where(low > 0, low, y)
+    colour = _COLOURS[index % len(_COLOURS)]
+    marker = _MARKERS[index % len(_MARKERS)]
+    dashes = _DASHES[index % len(_DASHES)]
+    ax.plot(x, y, color=colour, marker=marker, markersize=4.5, linestyle=dashes, label=label)
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     # A band has no width at a lone point.
-    known = np.isfinite(low) & np.isfinite(high)
+    known = np.isfinite(low) & np.isfinite(high) & np.isfinite(y)
     if known.any():
         reach = np.maximum([y - low, high - y], 0)[:, known]
         ax.errorbar(x[known], y[known], reach, color=colour, fmt="none", capsize=2, linewidth=1)
+    if description.bound in rows:
+        below = (rows[column] == 0).to_numpy()
+        bound = rows[description.bound].to_numpy(float)
+        ax.plot(x[below], bound[below], color=colour, marker="$\\downarrow$", linestyle="none")
 
 
 def _draw_theory(

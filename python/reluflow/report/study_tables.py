@@ -26,7 +26,7 @@ class Mean:
     Attributes
     ----------
     mean : float
-        Arithmetic, or geometric where asked for; nan where there is no finite value.
+        nan where there is no finite value.
     low, high : float
         95 % interval by Student's t; nan for fewer than two values.
     count : int
@@ -42,26 +42,14 @@ class Mean:
     infinite: int
 
 
-def mean_of(values: Sequence[Any], *, geometric: bool = False) -> Mean:
-    """Mean and interval of the finite ones among ``values``.
-
-    Parameters
-    ----------
-    values : sequence
-        One a seed; None and nan are left out.
-    geometric : bool
-        Mean and interval of the logarithms; only where all values are above 0.
-    """
+def mean_of(values: Sequence[Any]) -> Mean:
+    """Mean and interval of the finite ones among ``values``; None and nan are left out."""
     numbers = np.array([math.nan if value is None else value for value in values], dtype=float)
     finite = numbers[np.isfinite(numbers)]
     infinite = int(np.isinf(numbers).sum())
     if not len(finite):
         return Mean(math.nan, math.nan, math.nan, 0, infinite)
-    logarithmic = geometric and bool((finite > 0).all())
-    shown = np.log(finite) if logarithmic else finite
-    ends = np.array([shown.mean(), *interval(shown)])
-    mean, low, high = np.exp(ends) if logarithmic else ends
-    return Mean(float(mean), float(low), float(high), len(finite), infinite)
+    return Mean(float(finite.mean()), *interval(finite), len(finite), infinite)
 
 
 def interval(values: FloatArray) -> tuple[float, float]:
@@ -73,9 +61,7 @@ def interval(values: FloatArray) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def means_table(
-    frame: pd.DataFrame, by: Sequence[str], columns: Sequence[str], *, geometric: bool = False
-) -> pd.DataFrame:
+def means_table(frame: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
     """One row a combination of ``by``, in their order: mean, interval and count of each column."""
     import pandas as pd
 
@@ -86,7 +72,7 @@ def means_table(
         row: dict[str, Any] = dict(zip(by, names, strict=True))
         row["runs"] = len(group)
         for column in columns:
-            found = mean_of(group[column].tolist(), geometric=geometric)
+            found = mean_of(group[column].tolist())
             row[column] = found.mean
             row[f"{column}_low"], row[f"{column}_high"] = found.low, found.high
             if found.infinite:
