@@ -14,6 +14,7 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.experiments import sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
@@ -54,5 +55,6 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "save_dataset",
+    "sweep",
     "test_error",
 ]
