@@ -14,9 +14,19 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.experiments import sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
-from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
+from reluflow.kkt import (
+    FlowLimit,
+    KKTCertificate,
+    KKTPoint,
+    KKTResiduals,
+    certify_kkt,
+    flow_limit,
+    kkt_point,
+    kkt_residuals,
+)
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
@@ -26,8 +36,10 @@ __all__ = [
     "ClusterModel",
     "Dataset",
     "ErrorEstimate",
+    "FlowLimit",
     "FlowResult",
     "KKTCertificate",
+    "KKTPoint",
     "KKTResiduals",
     "Problem",
     "Status",
@@ -36,10 +48,13 @@ __all__ = [
     "__version__",
     "certify_kkt",
     "draw",
+    "flow_limit",
     "gradient_flow",
+    "kkt_point",
     "kkt_residuals",
     "load_dataset",
     "load_digits",
     "save_dataset",
+    "sweep",
     "test_error",
 ]

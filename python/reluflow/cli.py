@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from reluflow import __version__, _dispatch
+from reluflow import __version__, _cli_sweep, _dispatch
 from reluflow._results import Status
 from reluflow._threads import available_threads
 
@@ -279,6 +279,9 @@ def run(
         "num_threads": threads,
     }
     _experiment(source, data or "clusters", settings, out, json_, context.obj)
+
+
+_cli_sweep.register(app, EXIT_CODES)
 
 
 @app.command()

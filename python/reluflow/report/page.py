@@ -14,6 +14,7 @@ from reluflow.report import style, wording
 from reluflow.report.landscape import typical_plane
 
 if TYPE_CHECKING:
+    import jinja2
     from markupsafe import Markup
 
     from reluflow.experiments import DoubleEdge
@@ -34,17 +35,8 @@ class Illustration:
     caption: str
 
 
-def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | None) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    result : DoubleEdge
-    figures : mapping of str to str
-        SVG documents by the names of `reluflow.report.figures.FIGURES`.
-    command : str or None
-        A command line that reproduces the result.
-    """
+def page_environment() -> jinja2.Environment:
+    """What pages are made with: the templates, and the filters that they use."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -59,7 +51,21 @@ def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | N
         "measured": wording.measured,
         "typeset": _typeset,
     }
-    template = environment.get_template("report.html.j2")
+    return environment
+
+
+def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | None) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    result : DoubleEdge
+    figures : mapping of str to str
+        SVG documents by the names of `reluflow.report.figures.FIGURES`.
+    command : str or None
+        A command line that reproduces the result.
+    """
+    template = page_environment().get_template("report.html.j2")
     illustrations = _illustrations(result)
     return template.render(
         headline=wording.headline(result),
@@ -71,7 +77,7 @@ def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | N
         comparison=[(row, wording.compared(result, row)) for row in result.comparison],
         illustrations=illustrations,
         drawings={
-            one.name: _inline(figures[one.name], one.name, one.title) for one in illustrations
+            one.name: inline_svg(figures[one.name], one.name, one.title) for one in illustrations
         },
         definition=wording.definition(result),
         assumption=result.assumption,
@@ -215,7 +221,8 @@ def _source(result: DoubleEdge) -> str:
     return "problem = rf.ClusterModel(means, labels, noise)  # the clusters of this run"
 
 
-def _inline(document: str, name: str, title: str) -> Markup:
+def inline_svg(document: str, name: str, title: str) -> Markup:
+    """An SVG document as an element of a page."""
     from markupsafe import Markup
 
     return Markup(style.inline(document, name, title))

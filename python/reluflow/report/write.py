@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,11 @@ _FILES = {
 }
 
 
-def check_writable(folder: str | Path) -> Path:
+# Whether a file, named relative to the folder, is one that a report consists of.
+Belongs = Callable[[str], bool]
+
+
+def check_writable(folder: str | Path, belongs: Belongs = _FILES.__contains__) -> Path:
     """Makes sure that a report can go to ``folder`` before anything long is computed for it.
 
     Returns
@@ -47,13 +51,13 @@ def check_writable(folder: str | Path) -> Path:
     target = Path(folder).expanduser().absolute()
     try:
         target = target.resolve()
-        _require_free(target)
+        _require_free(target, belongs)
         # Creating something is the only test that no permission system gets wrong.
         probe = _beside(next(parent for parent in target.parents if parent.exists()) / "probe")
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise _refusal(target, error) from None
+        raise refusal(target, error) from None
     return target
 
 
@@ -84,10 +88,10 @@ def write_report(result: DoubleEdge, folder: str | Path, *, command: str | None 
     target = check_writable(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _staged(target) as staging:
+        with staged(target) as staging:
             _write_all(result, staging, command)
     except OSError as error:
-        raise _refusal(target, error) from None
+        raise refusal(target, error) from None
     return target
 
 
@@ -111,20 +115,20 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, belongs: Belongs = _FILES.__contains__) -> Iterator[Path]:
     """A folder beside ``target`` that takes its place on success and vanishes on failure."""
     staging = _beside(target)
     staging.mkdir()
     try:
         yield staging
-        _replace(target, staging)
+        _replace(target, staging, belongs)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _replace(target: Path, staging: Path) -> None:
-    _require_free(target)
+def _replace(target: Path, staging: Path, belongs: Belongs) -> None:
+    _require_free(target, belongs)
     if not target.exists():
         staging.rename(target)
         return
@@ -152,7 +156,7 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".reluflow-{secrets.token_hex(6)}")
 
 
-def _require_free(target: Path) -> None:
+def _require_free(target: Path, belongs: Belongs) -> None:
     """Refuses to overwrite what is neither empty nor an earlier report."""
     if not target.exists():
         return
@@ -163,7 +167,9 @@ def _require_free(target: Path) -> None:
         for root, _, names in os.walk(target, onerror=_raise)
         for name in names
     }
-    foreign = sorted(found - _FILES) or ([] if _is_ours(target) else sorted(found))
+    foreign = sorted(name for name in found if not belongs(name)) or (
+        [] if _is_ours(target) else sorted(found)
+    )
     if foreign:
         raise FileExistsError(
             f"folder {target} holds other things than an earlier report, such as {foreign[0]}; "
@@ -183,7 +189,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _refusal(target: Path, error: OSError) -> OSError:
+def refusal(target: Path, error: OSError) -> OSError:
     if error.errno is None:
         return error
     return type(error)(f"folder {target} cannot be written: {error.strerror}")
