@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import reluflow as rf
+from reluflow import experiments, report
 from reluflow.cli import main, run_command
 
 TINY = ["--dim", "60", "--clusters", "4", "-n", "24", "--width", "8", "--log-inverse-loss", "10"]
@@ -47,10 +48,7 @@ def test_help(capsys, command):
 
 
 def test_no_command_is_no_success(capsys):
-    assert run_command([]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Usage: reluflow" in captured.err
+    assert "--help" in refused(capsys)
 
 
 def test_info(capsys):
@@ -108,13 +106,8 @@ def test_the_numbers_do_not_depend_on_threads(capsys):
     assert found[0] == found[1]
 
 
-def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path):
-    # Two neurons a label cannot be counted on, but one dead class can: a network of two neurons
-    # and a target that rounding does not reach.
+def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path, monkeypatch):
     folder = tmp_path / "report"
-    arguments = ["run", *TINY, "--log-inverse-loss", "1e3", "--out", str(folder)]
-    import reluflow.experiments as experiments
-
     whole = experiments.double_edge
 
     def stopped(*args, **settings):
@@ -122,16 +115,14 @@ def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path):
         object.__setattr__(result.flow, "status", rf.Status.MAX_SECONDS)
         return result
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "double_edge", stopped)
-        assert run_command(arguments) == 1
+    monkeypatch.setattr(experiments, "double_edge", stopped)
+    monkeypatch.setattr(report, "write_report", lambda result, out, command: out.mkdir() or out)
+    assert run_command(["run", *TINY, "--out", str(folder)]) == 1
     assert "max_seconds" in capsys.readouterr().err
-    assert (folder / "index.html").is_file()
+    assert folder.is_dir()
 
 
 def test_an_interrupt_is_130(monkeypatch):
-    import reluflow.experiments as experiments
-
     def interrupt(*args, **settings):
         raise KeyboardInterrupt
 
@@ -140,8 +131,6 @@ def test_an_interrupt_is_130(monkeypatch):
 
 
 def test_something_unexpected_is_1_and_points_to_debug(capsys, monkeypatch):
-    import reluflow.experiments as experiments
-
     def fail(*args, **settings):
         raise RuntimeError("a bug")
 
@@ -179,7 +168,7 @@ def test_something_unexpected_is_1_and_points_to_debug(capsys, monkeypatch):
         (["run", "--data", "digits", "--dim", "10"], "--dim"),
         (["run", "--data", "missing.csv"], "missing.csv"),
         (["run", "--data", "examples.txt"], "examples.txt"),
-        (["run", "--dim", "1000000000000"], "GiB"),
+        (["run", "--dim", "1000000000000", "-n", "1000000000"], "GiB"),
         (["run", "--data", "digits", "-n", "100000"], "at most"),
         (["demo", "--out", "/dev/null/report"], "/dev/null/report"),
     ],
@@ -219,8 +208,6 @@ def test_unusable_tables(capsys, tmp_path, header, row, says):
 
 
 def test_an_unwritable_folder_is_said_before_anything_is_computed(capsys, monkeypatch, tmp_path):
-    import reluflow.experiments as experiments
-
     monkeypatch.setattr(experiments, "double_edge", lambda *args, **settings: 1 / 0)
     (tmp_path / "report").write_text("a file")
     assert "it is a file" in refused(capsys, "demo", "--out", str(tmp_path / "report"))
@@ -243,7 +230,7 @@ def test_help_imports_nothing_heavy():
     script = (
         "import sys; from reluflow.cli import run_command; run_command(['--help']);"
         "heavy = {'matplotlib', 'pandas', 'sklearn', 'pyarrow', 'jinja2'} & set(sys.modules);"
-        "sys.exit(', '.join(sorted(heavy)))"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

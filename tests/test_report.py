@@ -15,6 +15,7 @@ import pytest
 import reluflow as rf
 from reluflow.report import check_writable, figures, landscape, style, wording, write, write_report
 from reluflow.report.figures import FIGURES
+from reluflow.report.page import GENERATOR
 from reluflow.report.tables import TABLES
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -31,6 +32,13 @@ def result():
 @pytest.fixture(scope="module")
 def folder(result, tmp_path_factory):
     return write_report(result, tmp_path_factory.mktemp("out") / "report", command="reluflow run")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Reports without figures, where it is their coming and going that matters."""
+    monkeypatch.setattr(write, "FIGURES", {})
+    monkeypatch.setattr(write, "render_page", lambda *_: f'{GENERATOR} 0">')
 
 
 class Page(HTMLParser):
@@ -160,14 +168,14 @@ def test_drawing_leaves_the_callers_matplotlib_alone(result):
     assert plt.get_fignums() == []
 
 
-def test_failure_leaves_nothing(result, tmp_path, monkeypatch):
+def test_failure_leaves_nothing(result, tmp_path, quick, monkeypatch):
     monkeypatch.setattr(write, "render_page", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(result, tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_leaves_an_earlier_report_as_it_was(result, tmp_path, monkeypatch):
+def test_failure_leaves_an_earlier_report_as_it_was(result, tmp_path, quick, monkeypatch):
     folder = write_report(result, tmp_path / "report")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     rename = write.Path.rename
@@ -187,14 +195,14 @@ def test_failure_leaves_an_earlier_report_as_it_was(result, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_earlier_report_is_replaced(result, tmp_path):
+def test_an_earlier_report_is_replaced(result, tmp_path, quick):
     folder = write_report(result, tmp_path / "report")
     (folder / "summary.json").write_text("{}")
     write_report(result, folder)
     assert strict((folder / "summary.json").read_text("utf-8")) == result.summary
 
 
-def test_an_empty_folder_is_taken(result, tmp_path):
+def test_an_empty_folder_is_taken(result, tmp_path, quick):
     (tmp_path / "report").mkdir()
     assert (write_report(result, tmp_path / "report") / "index.html").is_file()
 

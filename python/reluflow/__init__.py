@@ -17,7 +17,16 @@ from reluflow.data import (
 from reluflow.experiments import sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
-from reluflow.kkt import KKTCertificate, KKTResiduals, certify_kkt, kkt_residuals
+from reluflow.kkt import (
+    FlowLimit,
+    KKTCertificate,
+    KKTPoint,
+    KKTResiduals,
+    certify_kkt,
+    flow_limit,
+    kkt_point,
+    kkt_residuals,
+)
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 
@@ -27,8 +36,10 @@ __all__ = [
     "ClusterModel",
     "Dataset",
     "ErrorEstimate",
+    "FlowLimit",
     "FlowResult",
     "KKTCertificate",
+    "KKTPoint",
     "KKTResiduals",
     "Problem",
     "Status",
@@ -37,7 +48,9 @@ __all__ = [
     "__version__",
     "certify_kkt",
     "draw",
+    "flow_limit",
     "gradient_flow",
+    "kkt_point",
     "kkt_residuals",
     "load_dataset",
     "load_digits",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,6 +23,8 @@ from reluflow._threads import available_threads
 if TYPE_CHECKING:
     from reluflow.data import ClusterModel, Dataset
     from reluflow.experiments import DoubleEdge
+
+_T = TypeVar("_T")
 
 EXIT_CODES = (
     "Exit codes: 0 when the result is complete; 1 when the flow ended before its target (the "
@@ -193,8 +195,7 @@ def _root(
     debug: Debug = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(_BAD_INPUT)
+        raise typer.Exit(_fail("no command given; see 'reluflow --help'", _BAD_INPUT))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -243,18 +244,29 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run the whole experiment on your clusters, your data, or the handwritten digits."""
-    chosen = {
-        "dim": dim,
-        "clusters": clusters,
-        "noise": noise,
-        "means": means,
-        "correlation": correlation,
+    given = {
+        "--dim": dim,
+        "--clusters": clusters,
+        "--noise": noise,
+        "--means": means,
+        "--correlation": correlation,
     }
+    source: ClusterModel | Dataset
     if data is None:
-        source: ClusterModel | Dataset = _cluster_model(chosen, seed)
-        n = _EXAMPLES if n is None else n
+        source = _cluster_model(
+            _or(clusters, _CLUSTERS),
+            _or(dim, _DIM),
+            _or(noise, _NOISE),
+            _or(means, Means.orthogonal),
+            correlation,
+            seed,
+        )
+        n = _or(n, _EXAMPLES)
     else:
-        source = _dataset(data, chosen)
+        unused = [option for option, value in given.items() if value is not None]
+        if unused:
+            raise typer.BadParameter(f"{', '.join(unused)} cannot be combined with --data")
+        source = _dataset(data)
     settings = {
         "n": n,
         "width": width,
@@ -304,30 +316,33 @@ def _in_words(name: str, value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _cluster_model(chosen: dict[str, Any], seed: int) -> ClusterModel:
+def _cluster_model(
+    n_clusters: int,
+    dim: int,
+    noise: float,
+    means: Means,
+    correlation: float | None,
+    seed: int,
+) -> ClusterModel:
     from reluflow.data import ClusterModel
 
-    means = chosen["means"] or Means.orthogonal
-    k, dim, noise = (
-        default if chosen[name] is None else chosen[name]
-        for name, default in (("clusters", _CLUSTERS), ("dim", _DIM), ("noise", _NOISE))
-    )
-    if (means is Means.equicorrelated) != (chosen["correlation"] is not None):
+    if (means is Means.equicorrelated) != (correlation is not None):
         raise typer.BadParameter("--means equicorrelated and --correlation go together")
-    if means is Means.equicorrelated:
-        return ClusterModel.equicorrelated(k, dim, noise, correlation=chosen["correlation"])
+    if correlation is not None:
+        return ClusterModel.equicorrelated(n_clusters, dim, noise, correlation=correlation)
     if means is Means.random:
-        return ClusterModel.random(k, dim, noise, seed=seed)
-    return ClusterModel.orthogonal(k, dim, noise)
+        return ClusterModel.random(n_clusters, dim, noise, seed=seed)
+    return ClusterModel.orthogonal(n_clusters, dim, noise)
 
 
-def _dataset(data: str, chosen: dict[str, Any]) -> Dataset:
+def _dataset(data: str) -> Dataset:
     from reluflow.data import load_dataset, load_digits
 
-    unused = [f"--{name}" for name, value in chosen.items() if value is not None]
-    if unused:
-        raise typer.BadParameter(f"{', '.join(unused)} cannot be combined with --data")
     return load_digits() if data == "digits" else load_dataset(data)
+
+
+def _or(value: _T | None, default: _T) -> _T:
+    return default if value is None else value
 
 
 def _experiment(

@@ -115,8 +115,8 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
             "universal",
             "One shift for all",
             f"Every one of the {examples} is shifted by the same vector along the weighted sum of "
-            "cluster means, z ∝ Σ y_q μ_q, against its label. The thick line is the share that is flipped, "
-            f"the thin lines are the two labels. {counted}",
+            "cluster means, z ∝ Σ y_q μ_q, against its label. The thick line is the share that is "
+            f"flipped, the thin lines are the two labels. {counted}",
         ),
         Illustration(
             "radii",
@@ -131,10 +131,10 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
             "landscape",
             "What the networks look like around an example",
             f"Outputs on the plane through one of the {examples} (dot), spanned by z and the "
-            "direction to the nearest mean of the other label. The example is the one whose radius is the "
-            "median. The dashed circle has its smallest perturbation as radius; the arrow is the "
-            f"part of that perturbation that lies in the plane ({part[0]:.0%} of its length for "
-            f"the trained, {part[1]:.0%} for the robust network).",
+            "direction to the nearest mean of the other label. The example is the one whose "
+            "radius is the median. The dashed circle has its smallest perturbation as radius; the "
+            f"arrow is the part of that perturbation that lies in the plane ({part[0]:.0%} of its "
+            f"length for the trained, {part[1]:.0%} for the robust network).",
         ),
         Illustration(
             "flow",
@@ -210,7 +210,7 @@ def _source(result: DoubleEdge) -> str:
         if result.name == "digits":
             return "problem = rf.load_digits()"
         return f"problem = rf.load_dataset({result.name!r})"
-    k, dim = clusters.n_clusters, clusters.dim
+    k, dim = clusters.n_clusters, clusters.ambient_dim
     alternating = np.where(np.arange(k) % 2 == 0, 1.0, -1.0)
     if (
         isinstance(clusters.noise, float)

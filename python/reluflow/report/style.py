@@ -80,6 +80,14 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return Figure(figsize=size, layout="constrained")
 
 
+def settle(figure: Figure) -> Figure:
+    """The figure with its layout found once and for all, so that writing it need not search."""
+    with drawing():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def sides() -> Colormap:
     """Colours of an output: one hue on the wrong side of zero, another on the right side."""
     from matplotlib.colors import LinearSegmentedColormap

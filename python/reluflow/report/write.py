@@ -99,7 +99,7 @@ def _write_all(result: DoubleEdge, folder: Path, command: str | None) -> None:
     (folder / "figures").mkdir()
     documents = {}
     for name, draw in FIGURES.items():
-        figure = draw(result)
+        figure = style.settle(draw(result))
         documents[name] = style.svg(figure)
         _write(folder / "figures" / f"{name}.svg", documents[name])
         (folder / "figures" / f"{name}.pdf").write_bytes(style.pdf(figure))
