@@ -23,6 +23,10 @@ class Status(str, enum.Enum):
     NOT_SEPARABLE = "not_separable"
     STEP_UNDERFLOW = "step_underflow"
     APPROXIMATE = "approximate"
+    INCONSISTENT_PATTERN = "inconsistent_pattern"
+    DEGENERATE = "degenerate"
+    NOT_SETTLED = "not_settled"
+    NOT_SOLVED = "not_solved"
 
     @property
     def sentence(self) -> str:
@@ -64,6 +68,22 @@ _SENTENCES = {
     Status.APPROXIMATE: (
         "Approximate: these are the best multipliers, and the residuals they leave; the network is "
         "not a KKT point to the tolerance."
+    ),
+    Status.INCONSISTENT_PATTERN: (
+        "Inconsistent pattern: the solution for the neurons' present activation pattern has another "
+        "pattern, so the flow must still change it; flow further and try again."
+    ),
+    Status.DEGENERATE: (
+        "Degenerate: the point satisfies the KKT conditions, but its equations are dependent, so "
+        "that its multipliers are not unique and other KKT points may lie nearby."
+    ),
+    Status.NOT_SETTLED: (
+        "Not settled: predictions of the limit along the flow still differ, and other KKT points "
+        "are possible; raise max_log_inverse_loss."
+    ),
+    Status.NOT_SOLVED: (
+        "Not solved: the program of the limit was not solved to the tolerance; see the residuals, "
+        "and flow further."
     ),
 }
 

@@ -58,7 +58,7 @@ template <class Body>
 bool parallel_for(Index count, int num_threads, Control* control, const Body& body) {
   std::atomic<bool> stopped{false};
   std::exception_ptr failure;
-  const auto guarded = [&](Index i) {
+  [[maybe_unused]] const auto guarded = [&](Index i) {
     try {
       body(i);
     } catch (...) {
