@@ -73,9 +73,10 @@ def error_value(result: DoubleEdge) -> str:
 def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
     """Measured value, theory and their ratio, where a measurement may be a bound only."""
     ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-    bounded = row.measured is None and row.quantity.startswith("log10 test error")
-    if bounded and math.isfinite(result.error.interval[1]):
-        return f"< {measured(result.error.interval[1])}", measured(row.theory), ratio
+    if row.measured is None and row.quantity.startswith("log10 test error"):
+        bound = result.error.interval[1]
+        found = f"< {measured(bound)}" if math.isfinite(bound) else measured(bound)
+        return found, measured(row.theory), ratio
     return measured(row.measured), measured(row.theory), ratio
 
 
