@@ -118,20 +118,19 @@ def _training_conflict(settings: Settings) -> tuple[str, str] | None:
     return None
 
 
-def clusters_cost(settings: Settings, outputs: Sequence[str]) -> Cost:
-    """Seconds on one core, and bytes."""
+def size_of(settings: Settings) -> Size:
+    """What the cost of a run depends on."""
+    if "dim" not in settings:
+        return Size(_PIXELS, settings["n"], settings["width"], _CLASSES, settings)
     k, m, n = settings["n_clusters"], settings["width"], training_size(settings)
     d = settings["dim"] if settings["coordinates"] == "ambient" else k + n + m
-    return _cost(Size(d, n, m, k, settings), outputs)
+    return Size(d, n, m, k, settings)
 
 
-def digits_cost(settings: Settings, outputs: Sequence[str]) -> Cost:
+def cost(settings: Settings, outputs: Sequence[str]) -> Cost:
     """Seconds on one core, and bytes."""
-    return _cost(Size(_PIXELS, settings["n"], settings["width"], _CLASSES, settings), outputs)
-
-
-def _cost(size: Size, outputs: Sequence[str]) -> Cost:
-    n, m, tested = float(size.n), float(size.width), float(size.settings["test_points"])
+    size = size_of(settings)
+    n, m, tested = float(size.n), float(size.width), float(settings["test_points"])
     numbers = 4 * (n + m + tested) * size.dim + 14 * n * m + n * n
     return Cost(seconds(size, outputs), 8 * numbers)
 
@@ -142,7 +141,7 @@ DOUBLE_EDGE = Experiment(
     settings=(*CLUSTERS, *TRAINING),
     outputs=tuple(OUTPUTS),
     conflict=clusters_conflict,
-    cost=clusters_cost,
+    cost=cost,
 )
 ON_DIGITS = Experiment(
     name="digits",
@@ -150,5 +149,5 @@ ON_DIGITS = Experiment(
     settings=(*DIGITS, *TRAINING),
     outputs=tuple(OUTPUTS),
     conflict=digits_conflict,
-    cost=digits_cost,
+    cost=cost,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,20 @@ class Output:
     ----------
     measure : callable
         From a `Trained` network to a `Record`.
-    seconds : callable
-        From a `Size` to seconds on one core; coefficients fitted by bench/sweep_cost.py.
+    operations : callable
+        From a `Size` to counts that its time is a combination of.
+    coefficients : tuple of float
+        Seconds on one core for each count, fitted by bench/sweep_cost.py.
     """
 
     measure: Callable[[Trained], Record]
-    seconds: Callable[[Size], float]
+    operations: Callable[[Size], tuple[float, ...]]
+    coefficients: tuple[float, ...]
+
+    def seconds(self, size: Size) -> float:
+        """Seconds on one core, what it needs from other outputs aside."""
+        counts = self.operations(size)
+        return sum(c * count for c, count in zip(self.coefficients, counts, strict=True))
 
 
 def measure_flow(trained: Trained) -> Record:
@@ -102,33 +110,41 @@ def measure_error(trained: Trained) -> Record:
     )
 
 
-def flow_seconds(size: Size) -> float:
-    """Gradients to the target, about as many a decade, times the cost of one."""
+def gradients(size: Size) -> float:
+    """Gradients that a flow takes: a start from a small network, then as many a decade."""
     settings = size.settings
-    decades = math.log10(1 + 1e4 * settings["log_inverse_loss"])
-    evaluations = min(250.0 * decades, float(settings["max_evaluations"]))
+    decades = math.log10(1 + float(settings["log_inverse_loss"]))
+    return min(250.0 + 100.0 * decades, float(settings["max_evaluations"]))
+
+
+def flow_operations(size: Size) -> tuple[float, ...]:
+    """Gradients, and their multiplications in the cheaper form."""
     gram = 2.0 * size.n * size.n * size.width
     primal = 4.0 * size.n * size.dim * size.width
-    return evaluations * (3e-6 + 2e-10 * min(gram, primal))
+    count = gradients(size)
+    return count, count * (gram if size.n < 2 * size.dim else primal), count * size.n * size.width
 
 
-def _certificate_seconds(size: Size) -> float:
-    return 5e-3 + 1e-7 * size.n * size.n * min(size.width, 50)
+def certificate_operations(size: Size) -> tuple[float, ...]:
+    """Examples by examples by neurons."""
+    return 1.0, float(size.n) ** 2, float(size.n) * size.width, float(size.n) ** 2 * size.width
 
 
-def _error_seconds(size: Size) -> float:
+def error_operations(size: Size) -> tuple[float, ...]:
+    """Draws of the hidden layer, each a product with the factor of the noise."""
+    samples = float(size.settings["error_samples"])
     rank = min(size.width, size.dim)
-    return 1e-2 + 1e-10 * float(size.settings["error_samples"]) * size.width * rank
+    return 1.0, samples * rank, samples * size.width * rank
 
 
 OUTPUTS: dict[str, Output] = {
-    "flow": Output(measure_flow, flow_seconds),
-    "certificate": Output(measure_certificate, _certificate_seconds),
-    "error": Output(measure_error, _error_seconds),
+    "flow": Output(measure_flow, flow_operations, (1e-5, 1e-10, 1e-9)),
+    "certificate": Output(measure_certificate, certificate_operations, (1e-2, 1e-7, 1e-7, 1e-9)),
+    "error": Output(measure_error, error_operations, (1e-2, 1e-9, 1e-10)),
 }
 
 
-def measured(trained: Trained, outputs: Any) -> Record:
+def measured(trained: Trained, outputs: Sequence[str]) -> Record:
     """All outputs asked for, as one record."""
     scalars: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
@@ -139,7 +155,7 @@ def measured(trained: Trained, outputs: Any) -> Record:
     return Record(scalars, arrays)
 
 
-def seconds(size: Size, outputs: Any) -> float:
+def seconds(size: Size, outputs: Sequence[str]) -> float:
     """Seconds of a run on one core; whatever is measured needs the flow first."""
-    others = (OUTPUTS[name].seconds(size) for name in outputs if name != "flow")
-    return 2e-3 + flow_seconds(size) + sum(others)
+    needed = dict.fromkeys(("flow", *outputs))
+    return 2e-3 + sum(OUTPUTS[name].seconds(size) for name in needed)
