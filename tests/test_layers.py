@@ -26,7 +26,7 @@ LAYERS = [
     ["theory"],
     ["experiments"],
     ["report"],
-    ["cli"],
+    ["_cli_sweep", "cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -48,5 +48,6 @@ void bind_build(py::module_& module);
 void bind_network(py::module_& module);
 void bind_flow(py::module_& module);
 void bind_sampling(py::module_& module);
+void bind_perturbation(py::module_& module);
 
 }  // namespace reluflow::bindings

@@ -44,17 +44,19 @@ BoundOutcome bound_flow(const Array& weights, const Array& bias, const Array& ou
   const py::gil_scoped_release unlocked;
   Control control(max_seconds, &interrupted);
   BoundOutcome outcome;
-  if (gram) {
-    GramObjective objective(x, y, initial, loss, trained, num_threads, &control);
-    Vector theta = objective.start();
-    outcome.flow = integrate(objective, theta, options, control, observer);
-    outcome.network = objective.unpack(theta);
-  } else {
-    PrimalObjective objective(x, y, initial.output.size(), loss, trained, num_threads, &control);
-    Vector theta = objective.pack(initial);
-    outcome.flow = integrate(objective, theta, options, control, observer);
-    outcome.network = objective.unpack(theta);
-  }
+  Team::run(num_threads, [&](Team& team) {
+    if (gram) {
+      GramObjective objective(x, y, initial, loss, trained, team, &control);
+      Vector theta = objective.start();
+      outcome.flow = integrate(objective, theta, options, control, observer);
+      outcome.network = objective.unpack(theta);
+    } else {
+      PrimalObjective objective(x, y, initial.output.size(), loss, trained, team, &control);
+      Vector theta = objective.pack(initial);
+      outcome.flow = integrate(objective, theta, options, control, observer);
+      outcome.network = objective.unpack(theta);
+    }
+  });
   return outcome;
 }
 

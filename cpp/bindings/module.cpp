@@ -7,4 +7,5 @@ PYBIND11_MODULE(RELUFLOW_MODULE, module) {
   bind_network(module);
   bind_flow(module);
   bind_sampling(module);
+  bind_perturbation(module);
 }

@@ -117,18 +117,16 @@ Strips::Strips(const ConstMatrixRef& matrix)
 }
 
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, int num_threads, Control* control) {
+              double* out, Team& team, Control* control) {
   const Index depth = even_part(left.columns(), kDepthBlock);
   const Index group = std::max<Index>(1, kCachedNumbers / (depth * kPanelVectors * kLanes));
   const Index rows = left.padded_rows();
   const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(left.columns()) *
                       static_cast<double>(panels.padded_width());
-  const int threads = threads_for(work, num_threads);
   // Every tile is computed whole by one task, so the cut into tasks leaves no trace in the result.
   constexpr Index kTasksPerThread = 4;
-  const Index strips =
-      threads == 1 ? left.count() : std::max<Index>(1, left.count() / (kTasksPerThread * threads));
-  return parallel_for(block_count(left.count(), strips), threads, control, [&](Index task) {
+  const Index strips = std::max<Index>(1, left.count() / (kTasksPerThread * team.size()));
+  return team.for_each(block_count(left.count(), strips), work, control, [&](Index task) {
     const Block part = block_at(task, left.count(), strips);
     for (Index first = 0; first < panels.count(); first += group) {
       const Index last = std::min(panels.count(), first + group);

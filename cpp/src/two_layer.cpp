@@ -63,13 +63,13 @@ void backpropagate_neurons(const double* z, Index stride, const Vector& signed_w
 }  // namespace
 
 TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Loss loss,
-                                     Trained trained, int num_threads, Control* control)
+                                     Trained trained, Team& team, Control* control)
     : labels_(labels),
       panels_(width),
       padded_rows_(block_count(labels.size(), kStripRows) * kStripRows),
       loss_(loss),
       trained_(trained),
-      num_threads_(num_threads),
+      team_(team),
       control_(control) {}
 
 double TwoLayerObjective::evaluate_margins(const double* preactivations, const double* output) {
@@ -78,14 +78,12 @@ double TwoLayerObjective::evaluate_margins(const double* preactivations, const d
   const Index n = examples();
   margins_.resize(n);
   const double work = 2.0 * static_cast<double>(panels_.size(n));
-  parallel_for(block_count(n, kExampleBlock), threads_for(work, num_threads_), nullptr,
-               [&](Index index) {
-                 const Block rows = block_at(index, n, kExampleBlock);
-                 for (Index i = rows.begin; i < rows.begin + rows.size; ++i) {
-                   margins_[i] =
-                       labels_[i] * output_of_row(panels_, preactivations, padded_rows_, i, output);
-                 }
-               });
+  team_.for_each(block_count(n, kExampleBlock), work, nullptr, [&](Index index) {
+    const Block rows = block_at(index, n, kExampleBlock);
+    for (Index i = rows.begin; i < rows.begin + rows.size; ++i) {
+      margins_[i] = labels_[i] * output_of_row(panels_, preactivations, padded_rows_, i, output);
+    }
+  });
   return log_loss_weights(loss_, margins_, weights_);
 }
 
@@ -93,7 +91,7 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
                                       double* backpropagated, double* output_velocity) const {
   const Vector signed_weights = weights_.cwiseProduct(labels_);
   const double work = 4.0 * static_cast<double>(panels_.size(examples()));
-  parallel_for(panels_.count(), threads_for(work, num_threads_), nullptr, [&](Index panel) {
+  team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
     const Index stride = panels_.vectors(panel) * kLanes;
     const Index offset = panels_.offset(panel, padded_rows_);
     const Index first = panels_.first_column(panel);
@@ -121,8 +119,8 @@ std::vector<Index> TwoLayerObjective::unreachable() const {
 }
 
 PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
-                                 Loss loss, Trained trained, int num_threads, Control* control)
-    : TwoLayerObjective(labels, width, loss, trained, num_threads, control), dim_(inputs.cols()) {
+                                 Loss loss, Trained trained, Team& team, Control* control)
+    : TwoLayerObjective(labels, width, loss, trained, team, control), dim_(inputs.cols()) {
   const Matrix features = with_bias_feature(inputs);
   examples_by_row_ = Strips(features);
   examples_by_column_ = Strips(features.transpose());
@@ -138,13 +136,12 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Index rows = examples_by_column_.padded_rows();
   velocity.resize(size());
   const double* output = theta.data() + panels_.size(rows);
-  multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), num_threads_,
-           control_);
+  multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), team_, control_);
   const double log_loss = evaluate_margins(preactivations_.data(), output);
   backpropagate(preactivations_.data(), output, backpropagated_.data(),
                 velocity.data() + panels_.size(rows));
   multiply(examples_by_column_, panels_, backpropagated_.data(), padded_rows_, velocity.data(),
-           num_threads_, control_);
+           team_, control_);
   if (!trained_.bias) panels_.clear_row(dim_, rows, velocity.data());
   return log_loss;
 }
@@ -168,18 +165,18 @@ Network PrimalObjective::unpack(const Vector& theta) const {
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
-                             const Network& initial, Loss loss, Trained trained, int num_threads,
+                             const Network& initial, Loss loss, Trained trained, Team& team,
                              Control* control)
-    : TwoLayerObjective(labels, initial.output.size(), loss, trained, num_threads, control),
+    : TwoLayerObjective(labels, initial.output.size(), loss, trained, team, control),
       inputs_(inputs),
       initial_(initial),
       initial_squared_norm_(initial.weights.squaredNorm() + initial.bias.squaredNorm()) {
   Matrix gram(examples(), examples());
-  multiply(inputs_, inputs_.transpose(), gram, num_threads_, control_);
+  multiply(inputs_, inputs_.transpose(), gram, team_.size(), control_);
   if (trained_.bias) gram.array() += 1.0;
   gram_ = Strips(gram);
   Matrix preactivations(examples(), panels_.width());
-  multiply(inputs_, initial_.weights.transpose(), preactivations, num_threads_, control_);
+  multiply(inputs_, initial_.weights.transpose(), preactivations, team_.size(), control_);
   preactivations.rowwise() += initial_.bias.transpose();
   initial_preactivations_.resize(block());
   panels_.pack(preactivations, padded_rows_, initial_preactivations_.data());
@@ -200,7 +197,7 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
   const double* output = theta.data() + 2 * block();
   const double log_loss = evaluate_margins(preactivations, output);
   backpropagate(preactivations, output, velocity.data(), velocity.data() + 2 * block());
-  multiply(gram_, panels_, velocity.data(), padded_rows_, velocity.data() + block(), num_threads_,
+  multiply(gram_, panels_, velocity.data(), padded_rows_, velocity.data() + block(), team_,
            control_);
   return log_loss;
 }
@@ -222,7 +219,7 @@ Network GramObjective::unpack_difference(const Vector& difference) const {
   const Matrix coefficients = panels_.unpack(difference.data(), examples(), padded_rows_);
   Network moved{Matrix(panels_.width(), inputs_.cols()), Vector::Zero(panels_.width()),
                 difference.tail(panels_.padded_width()).head(panels_.width())};
-  multiply(coefficients.transpose(), inputs_, moved.weights, num_threads_);
+  multiply(coefficients.transpose(), inputs_, moved.weights, team_.size());
   if (trained_.bias) moved.bias = coefficients.colwise().sum().transpose();
   return moved;
 }
@@ -237,20 +234,30 @@ Network GramObjective::unpack(const Vector& theta) const {
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
                              const VectorView& labels, Loss loss, Trained trained,
                              int num_threads) {
-  PrimalObjective objective(inputs, labels, network.output.size(), loss, trained, num_threads,
-                            nullptr);
-  Vector velocity;
-  const double log_loss = objective.evaluate(objective.pack(network), velocity);
-  return {log_loss, objective.margins(), objective.weights(), objective.unpack(velocity)};
+  LossGradient gradient;
+  Team::run(num_threads, [&](Team& team) {
+    PrimalObjective objective(inputs, labels, network.output.size(), loss, trained, team, nullptr);
+    Vector velocity;
+    gradient.log_loss = objective.evaluate(objective.pack(network), velocity);
+    gradient.margins = objective.margins();
+    gradient.example_weights = objective.weights();
+    gradient.velocity = objective.unpack(velocity);
+  });
+  return gradient;
 }
 
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
                            const VectorView& labels, Loss loss, Trained trained, int num_threads) {
-  GramObjective objective(inputs, labels, network, loss, trained, num_threads, nullptr);
-  Vector velocity;
-  const double log_loss = objective.evaluate(objective.start(), velocity);
-  return {log_loss, objective.margins(), objective.weights(),
-          objective.unpack_difference(velocity)};
+  LossGradient gradient;
+  Team::run(num_threads, [&](Team& team) {
+    GramObjective objective(inputs, labels, network, loss, trained, team, nullptr);
+    Vector velocity;
+    gradient.log_loss = objective.evaluate(objective.start(), velocity);
+    gradient.margins = objective.margins();
+    gradient.example_weights = objective.weights();
+    gradient.velocity = objective.unpack_difference(velocity);
+  });
+  return gradient;
 }
 
 }  // namespace reluflow

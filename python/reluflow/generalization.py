@@ -151,7 +151,7 @@ def test_error(
 ) -> ErrorEstimate:
     """Probability that the network misclassifies a fresh example.
 
-    Fresh examples are drawn as the hidden layer sees them (docs/theory.md, section 8), in rounds
+    Fresh examples are drawn as the hidden layer sees them (docs/theory.md, section 8.1), in rounds
     that double until the 95 % interval of Clopper & Pearson (1934) is narrow enough. Memory does
     not grow with their number. Without noise the answer is exact and nothing is drawn.
 

@@ -36,13 +36,14 @@ void follow(bool gram, const FlowOptions& options, const Check& check) {
   const VectorView y(p.labels.data(), 2);
   Control control;
   const Trained trained{true, false};
+  Team team;
   if (gram) {
-    GramObjective objective(x, y, p.network, Loss::exponential, trained, 1, &control);
+    GramObjective objective(x, y, p.network, Loss::exponential, trained, team, &control);
     Vector theta = objective.start();
     const FlowOutcome outcome = integrate(objective, theta, options, control);
     check(outcome, objective.unpack(theta));
   } else {
-    PrimalObjective objective(x, y, 2, Loss::exponential, trained, 1, &control);
+    PrimalObjective objective(x, y, 2, Loss::exponential, trained, team, &control);
     Vector theta = objective.pack(p.network);
     const FlowOutcome outcome = integrate(objective, theta, options, control);
     check(outcome, objective.unpack(theta));

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "reluflow/control.hpp"
+#include "reluflow/team.hpp"
 #include "reluflow/types.hpp"
 
 namespace reluflow {
@@ -72,6 +73,6 @@ class Strips {
 /// matrices. Every number is summed in one fixed order, whatever the number of threads. Returns
 /// false when `control` asked to stop.
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, int num_threads, Control* control);
+              double* out, Team& team, Control* control);
 
 }  // namespace reluflow

@@ -29,6 +29,15 @@ inline int threads_for(double work, int num_threads) {
   return work < kSerialWork ? 1 : std::max(1, num_threads);
 }
 
+/// Whether this is, of the threads of a running `parallel_for`, the one that called it.
+inline bool on_calling_thread() {
+#ifdef _OPENMP
+  return omp_get_thread_num() == 0;
+#else
+  return true;
+#endif
+}
+
 struct Block {
   Index begin;
   Index size;
@@ -49,7 +58,7 @@ template <class Body>
 bool parallel_for(Index count, int num_threads, Control* control, const Body& body) {
   std::atomic<bool> stopped{false};
   std::exception_ptr failure;
-  const auto guarded = [&](Index i) {
+  [[maybe_unused]] const auto guarded = [&](Index i) {
     try {
       body(i);
     } catch (...) {

@@ -29,7 +29,7 @@ struct ErrorCounts {
 
 /// Draws the blocks first_block .. first_block + blocks - 1 of fresh examples, the cluster of each
 /// uniform, and counts those with label N <= 0, or < 0 when `strict`. The examples of a block
-/// depend on its number and on `key` alone. docs/theory.md, "Sampling the test error".
+/// depend on its number and on `key` alone. docs/theory.md, section 8.1.
 ErrorCounts count_errors(const ClusterActivations& clusters, std::uint64_t key,
                          std::uint64_t first_block, Index blocks, bool strict, int num_threads,
                          Control* control = nullptr);

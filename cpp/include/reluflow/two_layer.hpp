@@ -30,8 +30,8 @@ class TwoLayerObjective : public Objective {
   const Vector& labels() const override { return labels_; }
 
  protected:
-  TwoLayerObjective(const VectorView& labels, Index width, Loss loss, Trained trained,
-                    int num_threads, Control* control);
+  TwoLayerObjective(const VectorView& labels, Index width, Loss loss, Trained trained, Team& team,
+                    Control* control);
 
   Index examples() const { return labels_.size(); }
   /// Margins, example weights and log L of the network with these pre-activations.
@@ -46,7 +46,7 @@ class TwoLayerObjective : public Objective {
   Index padded_rows_;  // of panel matrices with one row an example
   Loss loss_;
   Trained trained_;
-  int num_threads_;
+  Team& team_;
   Control* control_;
   const double* last_preactivations_ = nullptr;
   const double* last_output_ = nullptr;
@@ -57,7 +57,7 @@ class TwoLayerObjective : public Objective {
 class PrimalObjective final : public TwoLayerObjective {
  public:
   PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, Loss loss,
-                  Trained trained, int num_threads, Control* control);
+                  Trained trained, Team& team, Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
@@ -82,7 +82,7 @@ class PrimalObjective final : public TwoLayerObjective {
 class GramObjective final : public TwoLayerObjective {
  public:
   GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
-                Loss loss, Trained trained, int num_threads, Control* control);
+                Loss loss, Trained trained, Team& team, Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <functional>
+
+#include "reluflow/perturbation_bounds.hpp"
+
+namespace reluflow {
+
+struct BranchingOptions {
+  double rtol = 1e-6;
+  double slack = 0.0;
+  Index max_nodes = 100;
+  bool strict = false;  ///< pieces without an active opposing neuron never flip the point
+  std::function<bool()> stop = [] { return false; };
+};
+
+/// Offers a subset whose piece may lie nearer than the best point known; returns the radius of the
+/// best point known afterwards.
+using Incumbent = std::function<double(const Subset&)>;
+
+struct BranchingResult {
+  double lower_bound;
+  Index nodes;
+};
+
+/// Best-first branch and bound over the signs of the undecided opposing neurons, bounded by chords.
+/// Starts from `intervals`, which hold for flipping points shorter than `radius`, and ends when the
+/// lower bound reaches (1 - rtol) of the radius or a budget is used up; the bound is valid either
+/// way.
+BranchingResult branch(const PointProblem& problem, Intervals intervals, double radius,
+                       const BranchingOptions& options, const Incumbent& incumbent);
+
+}  // namespace reluflow

@@ -1,0 +1,126 @@
+#include "reluflow/branching.hpp"
+
+#include <algorithm>
+#include <queue>
+#include <utility>
+
+namespace reluflow {
+namespace {
+
+constexpr int kRoundsPerNode = 4;
+constexpr Index kNone = -1;
+
+struct Node {
+  double lower_bound;
+  Intervals intervals;
+};
+
+struct HigherBound {
+  bool operator()(const Node& left, const Node& right) const {
+    return left.lower_bound > right.lower_bound;
+  }
+};
+
+class BranchAndBound {
+ public:
+  BranchAndBound(const PointProblem& problem, double radius, const BranchingOptions& options,
+                 const Incumbent& incumbent)
+      : problem_(problem),
+        options_(options),
+        incumbent_(incumbent),
+        radius_(radius),
+        closed_(radius) {}
+
+  BranchingResult run(Intervals intervals) {
+    open_.push({0.0, std::move(intervals)});
+    while (!open_.empty() && lower_bound() < enough() && nodes_ < options_.max_nodes &&
+           !options_.stop()) {
+      Node node = open_.top();
+      open_.pop();
+      ++nodes_;
+      process(node);
+    }
+    return {std::min(radius_, lower_bound()), nodes_};
+  }
+
+ private:
+  double enough() const { return (1.0 - options_.rtol) * radius_; }
+
+  double lower_bound() const {
+    return open_.empty() ? closed_ : std::min(closed_, open_.top().lower_bound);
+  }
+
+  void process(Node& node) {
+    const Relaxation relaxation =
+        tighten(problem_, radius_, enough(), options_.slack, kRoundsPerNode, node.intervals);
+    node.lower_bound = std::max(node.lower_bound, relaxation.lower_bound);
+    if (node.lower_bound < enough() && std::isfinite(relaxation.projection.distance)) {
+      radius_ = std::min(radius_,
+                         incumbent_(active_subset(problem_, relaxation.projection.preactivations)));
+    }
+    if (node.lower_bound >= enough()) return close(node);
+    const Index neuron = widest_gap(node.intervals, relaxation.projection);
+    if (neuron == kNone) return close_leaf(node);
+    Node inactive = node;
+    inactive.intervals.high[neuron] = 0.0;
+    node.intervals.low[neuron] = 0.0;
+    open_.push(std::move(node));
+    open_.push(std::move(inactive));
+  }
+
+  void close(const Node& node) { closed_ = std::min(closed_, node.lower_bound); }
+
+  /// All signs are decided: the node is one convex piece.
+  void close_leaf(Node& node) {
+    const bool opposed = std::any_of(
+        problem_.side.opposing.begin(), problem_.side.opposing.end(),
+        [&](Index j) { return node.intervals.low[j] >= 0.0 && node.intervals.high[j] > 0.0; });
+    if (node.intervals.contradictory()) return;
+    if (options_.strict && !opposed && problem_.constant >= 0.0) return;
+    const ConvexPiece piece = chord_piece(problem_, node.intervals);
+    ProjectionOptions within;
+    within.stop_above = radius_;
+    const Projection projection = project(problem_, piece, within);
+    node.lower_bound = std::max(
+        node.lower_bound,
+        verified_lower_bound(problem_, piece, projection.multipliers, options_.slack));
+    close(node);
+  }
+
+  /// The undecided opposing neuron whose chord is furthest from it at the relaxation's solution.
+  Index widest_gap(const Intervals& intervals, const Projection& projection) const {
+    Index widest = kNone;
+    double largest = -1.0;
+    const bool solved = projection.preactivations.size() > 0;
+    for (const Index j : problem_.side.opposing) {
+      if (!intervals.undecided(j)) continue;
+      const double low = intervals.low[j], high = intervals.high[j];
+      const double z =
+          std::clamp(solved ? projection.preactivations[j] : problem_.preactivations[j], low, high);
+      const double gap =
+          -problem_.side.output[j] * (high * (z - low) / (high - low) - std::max(z, 0.0));
+      if (gap > largest) {
+        largest = gap;
+        widest = j;
+      }
+    }
+    return widest;
+  }
+
+  const PointProblem& problem_;
+  const BranchingOptions& options_;
+  const Incumbent& incumbent_;
+  double radius_;
+  double closed_;  // the least bound of the nodes that need no more work
+  Index nodes_ = 0;
+  std::priority_queue<Node, std::vector<Node>, HigherBound> open_;
+};
+
+}  // namespace
+
+BranchingResult branch(const PointProblem& problem, Intervals intervals, double radius,
+                       const BranchingOptions& options, const Incumbent& incumbent) {
+  return BranchAndBound(problem, radius, options, incumbent).run(std::move(intervals));
+}
+
+}  // namespace reluflow

@@ -1,0 +1,153 @@
+"""The experiments that come with the package: ``double-edge`` on clusters, ``digits`` on digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reluflow import theory
+from reluflow.experiments.outputs import OUTPUTS, Size, measured, seconds
+from reluflow.experiments.registry import Cost, Experiment, Record, Settings
+from reluflow.experiments.trained import (
+    CLUSTERS,
+    DIGITS,
+    TRAINING,
+    Trained,
+    TrainedOnClusters,
+    TrainedOnDigits,
+    training_size,
+)
+
+# Of the digits that scikit-learn ships.
+_IMAGES, _PIXELS, _CLASSES = 1797, 64, 10
+
+
+def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
+    """One problem drawn from clusters, one flow, and the outputs that were asked for."""
+    trained = TrainedOnClusters(settings)
+    n = training_size(settings)
+    report = trained.ambient_clusters.assumption(n)
+    d, k, noise = float(settings["dim"]), int(settings["n_clusters"]), float(settings["noise"])
+    margin = theory.limiting_normalized_margin(d, k, n, noise)
+    log10_error = theory.log10_two_neuron_error(d, k, noise) if noise > 0 else -math.inf
+    scalars = {
+        "n_used": n,
+        "clusters_seen": len(np.unique(trained.clusters_drawn)),
+        "assumption_holds": report.holds,
+        **_lengths(d, k),
+        "theory_log10_error": log10_error,
+        "theory_error": 10.0**log10_error,
+        "theory_normalized_margin": margin,
+    }
+    return _with(scalars, trained, outputs)
+
+
+def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
+    """One training set of digits, one flow, and the outputs that were asked for."""
+    trained = TrainedOnDigits(settings)
+    scalars = {"n_used": settings["n"], **_lengths(float(_PIXELS), _CLASSES)}
+    return _with(scalars, trained, outputs)
+
+
+def _lengths(d: float, k: int) -> dict[str, Any]:
+    universal, robust = theory.universal_norm(d, k), theory.robust_radius(d)
+    return {
+        "theory_radius": universal,
+        "theory_robust_radius": robust,
+        "theory_ratio": robust / universal,
+    }
+
+
+def _with(scalars: dict[str, Any], trained: Trained, outputs: Sequence[str]) -> Record:
+    record = measured(trained, outputs)
+    return Record({**scalars, **record.scalars}, record.arrays)
+
+
+def clusters_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
+    """Why these settings cannot be run together, or None."""
+    k, d, m = settings["n_clusters"], settings["dim"], settings["width"]
+    if (settings["n"] is None) == (settings["per_cluster"] is None):
+        given = "neither" if settings["n"] is None else "both"
+        return "per_cluster", f"one of n and per_cluster has to be given; {given} is"
+    if settings["means"] != "random" and k > d:
+        return "n_clusters", f"n_clusters={k} {settings['means']} means need dim >= {k}; dim={d}"
+    found = _correlation_conflict(settings["means"], settings["correlation"], k)
+    if found is not None:
+        return "correlation", found
+    if settings["balance"] > 0.5:
+        return "balance", f"balance must be at most 0.5; got {settings['balance']:g}"
+    least = min(k, d) + training_size(settings) + m
+    if settings["coordinates"] == "reduced" and d < least:
+        return "dim", (
+            f"reduced coordinates need dim >= n_clusters + n + width = {least}; dim={d}; "
+            "use coordinates = 'ambient'"
+        )
+    return _training_conflict(settings)
+
+
+def _correlation_conflict(means: str, correlation: float, k: int) -> str | None:
+    if means != "equicorrelated":
+        return (
+            f"correlation is for equicorrelated means; means={means}" if correlation != 0 else None
+        )
+    if -1 / (k - 1) < correlation < 1:
+        return None
+    lowest = -1 / (k - 1)
+    return f"correlation must lie in ({lowest:g}, 1) for n_clusters={k}; got {correlation:g}"
+
+
+def digits_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
+    """Why these settings cannot be run together, or None."""
+    left = _IMAGES - settings["n"]
+    if left < settings["test_points"]:
+        return "n", (
+            f"n={settings['n']} of {_IMAGES} digits leave {left} to test on; "
+            f"test_points={settings['test_points']}"
+        )
+    return _training_conflict(settings)
+
+
+def _training_conflict(settings: Settings) -> tuple[str, str] | None:
+    if settings["log_inverse_loss"] > 1e100:
+        return "log_inverse_loss", (
+            f"log_inverse_loss must be at most 1e100; got {settings['log_inverse_loss']:g}"
+        )
+    return None
+
+
+def size_of(settings: Settings) -> Size:
+    """What the cost of a run depends on."""
+    if "dim" not in settings:
+        return Size(_PIXELS, settings["n"], settings["width"], _CLASSES, settings)
+    k, m, n = settings["n_clusters"], settings["width"], training_size(settings)
+    d = settings["dim"] if settings["coordinates"] == "ambient" else k + n + m
+    return Size(d, n, m, k, settings)
+
+
+def cost(settings: Settings, outputs: Sequence[str]) -> Cost:
+    """Seconds on one core, and bytes."""
+    size = size_of(settings)
+    n, m, tested = float(size.n), float(size.width), float(settings["test_points"])
+    numbers = 4 * (n + m + tested) * size.dim + 14 * n * m + n * n
+    return Cost(seconds(size, outputs), 8 * numbers)
+
+
+DOUBLE_EDGE = Experiment(
+    name="double-edge",
+    run=run_clusters,
+    settings=(*CLUSTERS, *TRAINING),
+    outputs=tuple(OUTPUTS),
+    conflict=clusters_conflict,
+    cost=cost,
+)
+ON_DIGITS = Experiment(
+    name="digits",
+    run=run_digits,
+    settings=(*DIGITS, *TRAINING),
+    outputs=tuple(OUTPUTS),
+    conflict=digits_conflict,
+    cost=cost,
+)

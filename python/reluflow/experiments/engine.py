@@ -1,0 +1,385 @@
+"""Runs many calls on any executor, the longest first, and hands each result on as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from reluflow._dispatch import instruction_set
+from reluflow._provenance import __version__
+from reluflow._threads import available_threads
+from reluflow._validation import FloatArray, as_positive_int, one_of
+from reluflow.experiments.registry import Record, Scalar
+from reluflow.experiments.store import DONE, FAILED, timestamp
+
+EXECUTORS = ("processes", "threads", "dask", "mpi")
+# Calls handed over for each worker: enough that none waits, few enough to call them back.
+_AHEAD = 3
+# Times that a call is run alone after its worker died with it, before it is given up.
+_TRIES_ALONE = 2
+# Outcomes that are handed on together.
+_MOST_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an experiment."""
+
+    key: str
+    run: Callable[[Mapping[str, Scalar], Sequence[str]], Record]
+    settings: Mapping[str, Scalar]
+    outputs: tuple[str, ...]
+    cost: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended, and where."""
+
+    key: str
+    status: str
+    reason: str
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    arrays: Mapping[str, FloatArray] = field(default_factory=dict)
+    seconds: float = 0.0
+    started: str = ""
+    finished: str = ""
+    host: str = ""
+    version: str = __version__
+    instruction_set: str = instruction_set
+
+
+class WorkersLostError(OSError):
+    """The workers are gone and cannot be started again."""
+
+
+def execute(call: Call) -> Outcome:
+    """Makes a call, on one thread; an exception becomes an outcome with its reason."""
+    started, clock = timestamp(), time.perf_counter()
+    status, reason, record = DONE, "", Record()
+    try:
+        with one_thread():
+            found = call.run(call.settings, call.outputs)
+            found.require_free_names(call.settings)
+        record = found
+    except Exception as error:
+        status, reason = FAILED, _reason(error)
+    return Outcome(
+        key=call.key,
+        status=status,
+        reason=reason,
+        scalars=dict(record.scalars),
+        arrays=dict(record.arrays),
+        seconds=time.perf_counter() - clock,
+        started=started,
+        finished=timestamp(),
+        host=socket.gethostname(),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """One line: what was raised, and where in the code."""
+    text = " ".join(str(error).split()) or "no message"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps linear algebra libraries to one thread, on which their rounding depends."""
+    with _thread_controller().limit(limits=1):
+        yield
+
+
+@cache
+def _thread_controller() -> Any:
+    # SciPy brings a library of its own, which has to be loaded to be found.
+    importlib.import_module("scipy.linalg")
+    return importlib.import_module("threadpoolctl").ThreadpoolController()
+
+
+class Pool:
+    """Workers of one kind. Own ones are started and ended here; a given executor is only used.
+
+    Parameters
+    ----------
+    kind : str or Executor
+        One of `EXECUTORS`, or any ``concurrent.futures.Executor``.
+    jobs : int or None
+        Workers to start; None means one a core.
+    scheduler : str or None
+        Address of a Dask scheduler; without one a local cluster is started.
+    """
+
+    def __init__(
+        self, kind: str | Executor, jobs: int | None = None, scheduler: str | None = None
+    ) -> None:
+        if isinstance(kind, str):
+            one_of("executor", kind, EXECUTORS)
+        elif not isinstance(kind, Executor) and not hasattr(kind, "submit"):
+            raise TypeError(
+                f"executor must be one of {', '.join(EXECUTORS)} or a "
+                f"concurrent.futures.Executor; got {type(kind).__name__}"
+            )
+        if scheduler is not None and kind != "dask":
+            raise ValueError("scheduler is for executor='dask' alone")
+        self.kind = kind
+        self.jobs = available_threads() if jobs is None else as_positive_int("jobs", jobs)
+        self.scheduler = scheduler
+        self.executor: Any = None
+        self._close: list[Callable[[], None]] = []
+
+    @property
+    def name(self) -> str:
+        """What the store calls it."""
+        return self.kind if isinstance(self.kind, str) else type(self.kind).__name__
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether dead workers can be replaced by new ones."""
+        return self.kind == "processes"
+
+    def workers(self) -> int:
+        """How many calls can run at once."""
+        if self.kind in ("processes", "threads"):
+            return self.jobs
+        for attribute in ("_max_workers", "num_workers"):
+            count = getattr(self.executor, attribute, None)
+            if isinstance(count, int) and count > 0:
+                return count
+        client = getattr(self.executor, "_client", None)
+        return max(1, len(client.nthreads()), sum(client.nthreads().values())) if client else 64
+
+    def start(self) -> None:
+        """Starts the workers."""
+        if not isinstance(self.kind, str):
+            self.executor = self.kind
+        elif self.kind == "threads":
+            self.executor = ThreadPoolExecutor(self.jobs, thread_name_prefix="reluflow")
+        elif self.kind == "processes":
+            self.executor = ProcessPoolExecutor(
+                self.jobs,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+            )
+            self._require_alive()
+        elif self.kind == "dask":
+            self.executor = self._dask()
+        else:
+            self.executor = self._mpi()
+
+    def _require_alive(self) -> None:
+        try:
+            self.executor.submit(os.getpid).result()
+        except BrokenExecutor:
+            raise WorkersLostError(
+                "worker processes end as soon as they start; in a script, call sweep under "
+                "if __name__ == '__main__':"
+            ) from None
+
+    def _dask(self) -> Any:
+        distributed = _optional("distributed", "executor='dask' needs Dask", "sweep")
+        if self.scheduler is None:
+            cluster = distributed.LocalCluster(
+                n_workers=self.jobs,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=50,
+            )
+            self._close.append(cluster.close)
+            client = distributed.Client(cluster)
+        else:
+            try:
+                client = distributed.Client(self.scheduler, timeout=10)
+            except OSError as error:
+                raise ValueError(f"scheduler={self.scheduler!r} does not answer: {error}") from None
+        self._close.append(client.close)
+        return client.get_executor(pure=False, retries=3)
+
+    def _mpi(self) -> Any:
+        futures = _optional("mpi4py.futures", "executor='mpi' needs mpi4py", "mpi")
+        return futures.MPIPoolExecutor(self.jobs)
+
+    def replace(self) -> None:
+        """Ends what is left of the workers and starts new ones."""
+        self.stop(cancel=True)
+        self.start()
+
+    def stop(self, *, cancel: bool) -> None:
+        """Ends the workers; with ``cancel`` at once, whatever they do."""
+        executor, self.executor = self.executor, None
+        if executor is None or not isinstance(self.kind, str):
+            return
+        if cancel and self.kind == "processes":
+            # Taken before the shutdown, which forgets them.
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.terminate()
+        if self.kind != "dask":
+            executor.shutdown(wait=not (cancel and self.kind == "mpi"), cancel_futures=cancel)
+        while self._close:
+            self._close.pop()()
+
+
+def _optional(module: str, need: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{need}: pip install 'reluflow[{extra}]'") from None
+
+
+def _start_worker() -> None:
+    """A worker ends with the driver, however that ends, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Here, so that the libraries' loading is not counted as time of the first run.
+    _thread_controller()
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run_all(calls: Sequence[Call], pool: Pool) -> Iterator[list[Outcome]]:
+    """Outcomes of all calls, in lists as they come, the longest started first.
+
+    A call whose worker dies is run again alone; if its worker dies again it has failed. When the
+    iteration is left early, by an exception or Ctrl-C, everything is called back.
+    """
+    driver = _Driver(calls, pool)
+    finished = False
+    try:
+        with one_thread():
+            pool.start()
+            yield from driver.outcomes()
+        finished = True
+    finally:
+        if not finished:
+            driver.cancel()
+        pool.stop(cancel=not finished)
+
+
+class _Driver:
+    def __init__(self, calls: Sequence[Call], pool: Pool) -> None:
+        self.pool = pool
+        self.waiting = deque(sorted(calls, key=lambda call: -call.cost))
+        # Calls of which one may have ended its worker.
+        self.suspects: deque[Call] = deque()
+        self.running: dict[Future[Outcome], Call] = {}
+        self.done: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
+
+    def outcomes(self) -> Iterator[list[Outcome]]:
+        while self.waiting or self.running or self.suspects:
+            if self.suspects and not self.running:
+                yield [self._alone(self.suspects.popleft())]
+                continue
+            if not self.suspects:
+                self._fill()
+            if self.running:
+                batch = [self._outcome(future) for future in self._finished()]
+                yield [outcome for outcome in batch if outcome is not None]
+
+    def _finished(self) -> list[Future[Outcome]]:
+        """Waits for one call, and takes what else has come by then."""
+        futures = [self.done.get()]
+        with contextlib.suppress(queue.Empty):
+            while len(futures) < _MOST_AT_ONCE:
+                futures.append(self.done.get_nowait())
+        return futures
+
+    def _outcome(self, future: Future[Outcome]) -> Outcome | None:
+        call = self.running.pop(future, None)
+        if call is None:
+            return None
+        try:
+            return future.result()
+        except BrokenExecutor as error:
+            self._lost(call, error)
+            return None
+        except CancelledError:
+            raise WorkersLostError("the workers are gone: their executor was shut down") from None
+        except Exception as error:
+            return Outcome(call.key, FAILED, _reason(error))
+
+    def _fill(self) -> None:
+        most = _AHEAD * self.pool.workers()
+        while self.waiting and len(self.running) < most:
+            call = self.waiting.popleft()
+            try:
+                self._submit(call)
+            except BrokenExecutor as error:
+                self._lost(call, error)
+                return
+
+    def _submit(self, call: Call) -> None:
+        future = self.pool.executor.submit(execute, call)
+        self.running[future] = call
+        future.add_done_callback(self.done.put)
+
+    def _lost(self, call: Call, error: BrokenExecutor) -> None:
+        """All that was handed over may be to blame: each gets a try of its own."""
+        if not self.pool.replaceable:
+            raise WorkersLostError(f"the workers are gone: {error}") from None
+        lost = [call]
+        for future, other in self.running.items():
+            # Of what was handed over, some may have been answered before the workers died.
+            if future.done() and future.exception() is None:
+                continue
+            lost.append(other)
+        answered = [future for future, other in self.running.items() if other not in lost]
+        self.running = {future: self.running[future] for future in answered}
+        self.suspects.extend(lost)
+        self.pool.replace()
+
+    def _alone(self, call: Call) -> Outcome:
+        outcome = None
+        for _ in range(_TRIES_ALONE):
+            outcome = outcome or self._tried(call)
+        if outcome is not None:
+            return outcome
+        reason = (
+            f"WorkerDied: its worker process ended without an answer {_TRIES_ALONE} times, alone "
+            "(killed, crashed, or out of memory)"
+        )
+        return Outcome(call.key, FAILED, reason)
+
+    def _tried(self, call: Call) -> Outcome | None:
+        try:
+            outcome: Outcome = self.pool.executor.submit(execute, call).result()
+        except BrokenExecutor:
+            self.pool.replace()
+            return None
+        except Exception as error:
+            return Outcome(call.key, FAILED, _reason(error))
+        return outcome
+
+    def cancel(self) -> None:
+        for future in self.running:
+            future.cancel()

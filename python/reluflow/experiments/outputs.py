@@ -1,0 +1,161 @@
+"""What a study can measure of a trained network. A new output is a function and an entry here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reluflow.experiments.registry import Record, Settings
+from reluflow.experiments.trained import Trained
+from reluflow.generalization import test_error
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the cost of a run depends on.
+
+    Attributes
+    ----------
+    dim : int
+        Number of coordinates.
+    n, width, n_clusters : int
+        Examples, neurons and clusters.
+    settings : mapping
+        All settings of the run.
+    """
+
+    dim: int
+    n: int
+    width: int
+    n_clusters: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: what measures it, and what that takes.
+
+    Attributes
+    ----------
+    measure : callable
+        From a `Trained` network to a `Record`.
+    operations : callable
+        From a `Size` to counts that its time is a combination of.
+    coefficients : tuple of float
+        Seconds on one core for each count, fitted by bench/sweep_cost.py.
+    """
+
+    measure: Callable[[Trained], Record]
+    operations: Callable[[Size], tuple[float, ...]]
+    coefficients: tuple[float, ...]
+
+    def seconds(self, size: Size) -> float:
+        """Seconds on one core, what it needs from other outputs aside."""
+        counts = self.operations(size)
+        return sum(c * count for c, count in zip(self.coefficients, counts, strict=True))
+
+
+def measure_flow(trained: Trained) -> Record:
+    """Where the flow ended."""
+    flow = trained.flow
+    trajectory = flow.trajectory
+    scalars = {
+        "flow_status": flow.status.value,
+        "log_inverse_loss_reached": flow.log_inverse_loss,
+        "normalized_margin": flow.normalized_margin,
+        "evaluations": flow.evaluations,
+        "train_error": float(np.mean(flow.margins <= 0)),
+    }
+    arrays = {
+        "trajectory_log_inverse_loss": trajectory.log_inverse_loss,
+        "trajectory_normalized_margin": trajectory.normalized_margin,
+    }
+    return Record(scalars, arrays)
+
+
+def measure_certificate(trained: Trained) -> Record:
+    """How far the network is from a KKT point; only one that classifies every example can be."""
+    residuals = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    if trained.flow.margins.min() <= 0:
+        return Record({"kkt_status": "not_classified", **dict.fromkeys(residuals)})
+    found = trained.certificate
+    return Record(
+        {"kkt_status": found.status.value, **{name: getattr(found, name) for name in residuals}}
+    )
+
+
+def measure_error(trained: Trained) -> Record:
+    """The test error, with its interval."""
+    found = test_error(
+        trained.net,
+        trained.population,
+        seed=np.random.default_rng(trained.error_seed),
+        max_samples=trained.settings["error_samples"],
+        num_threads=1,
+    )
+    return Record(
+        {
+            "log10_error": found.log10_probability,
+            "log10_error_low": found.interval[0],
+            "log10_error_high": found.interval[1],
+            "error": found.probability,
+            "error_high": 10.0 ** found.interval[1],
+            "error_samples_used": found.samples,
+            "error_method": found.method,
+        }
+    )
+
+
+def gradients(size: Size) -> float:
+    """Gradients that a flow takes: a start from a small network, then as many a decade."""
+    settings = size.settings
+    decades = math.log10(1 + float(settings["log_inverse_loss"]))
+    return min(250.0 + 100.0 * decades, float(settings["max_evaluations"]))
+
+
+def flow_operations(size: Size) -> tuple[float, ...]:
+    """Gradients, and their multiplications in the cheaper form."""
+    gram = 2.0 * size.n * size.n * size.width
+    primal = 4.0 * size.n * size.dim * size.width
+    count = gradients(size)
+    return count, count * (gram if size.n < 2 * size.dim else primal), count * size.n * size.width
+
+
+def certificate_operations(size: Size) -> tuple[float, ...]:
+    """Examples by examples by neurons."""
+    return 1.0, float(size.n) ** 2, float(size.n) * size.width, float(size.n) ** 2 * size.width
+
+
+def error_operations(size: Size) -> tuple[float, ...]:
+    """Draws of the hidden layer, each a product with the factor of the noise."""
+    samples = float(size.settings["error_samples"])
+    rank = min(size.width, size.dim)
+    return 1.0, samples * rank, samples * size.width * rank
+
+
+OUTPUTS: dict[str, Output] = {
+    "flow": Output(measure_flow, flow_operations, (1e-5, 1e-10, 1e-9)),
+    "certificate": Output(measure_certificate, certificate_operations, (1e-2, 1e-7, 1e-7, 1e-9)),
+    "error": Output(measure_error, error_operations, (1e-2, 1e-9, 1e-10)),
+}
+
+
+def measured(trained: Trained, outputs: Sequence[str]) -> Record:
+    """All outputs asked for, as one record."""
+    scalars: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    for name in outputs:
+        record = OUTPUTS[name].measure(trained)
+        scalars.update(record.scalars)
+        arrays.update(record.arrays)
+    return Record(scalars, arrays)
+
+
+def seconds(size: Size, outputs: Sequence[str]) -> float:
+    """Seconds of a run on one core; whatever is measured needs the flow first."""
+    needed = dict.fromkeys(("flow", *outputs))
+    return 2e-3 + sum(OUTPUTS[name].seconds(size) for name in needed)

@@ -1,0 +1,253 @@
+"""Numbers and sentences that the page and the terminal share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reluflow._results import Status
+from reluflow.robustness import Perturbations
+
+if TYPE_CHECKING:
+    from reluflow.experiments import Comparison, DoubleEdge
+
+# A per cent sign that stays on the line of its number.
+PERCENT = "\N{NO-BREAK SPACE}%"
+
+_FLIPPED = {
+    "nonstrict": "an output of the wrong sign or exactly 0 counts as flipped (y N ≤ 0)",
+    "strict": "only an output of the wrong sign counts as flipped (y N < 0)",
+}
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number that the reader should take away, and what it stands beside."""
+
+    name: str
+    value: str
+    detail: str
+
+
+def measured(value: float | None) -> str:
+    """As `number`, but with all four digits, zeros included."""
+    if value is not None and 0.1 <= abs(value) < 1e4:
+        return f"{value:#,.4g}".rstrip(".").replace("-", "−")
+    return number(value)
+
+
+def number(value: float | None) -> str:
+    """Up to four significant digits, thousands separated; a dash where there is no number."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    sign, size = ("−" if value < 0 else ""), abs(value)
+    if size == int(size) and size < 1e15:
+        return f"{sign}{int(size):,}"
+    if 1e-3 <= size < 1e5:
+        return f"{sign}{size:,.4g}" if size < 1e4 else f"{sign}{size:,.0f}"
+    return f"{sign}{size:.2e}"
+
+
+def probability(log10: float) -> str:
+    """A probability from its logarithm: in per cent, or as a power of ten."""
+    if log10 == -math.inf:
+        return "0"
+    return f"{100 * 10**log10:.2g}{PERCENT}" if log10 > -3 else f"10^{log10:.2f}"
+
+
+def error_value(result: DoubleEdge) -> str:
+    """The test error, or the bound on it."""
+    error = result.error
+    if error.log10_probability == -math.inf:
+        return f"below {probability(error.interval[1])}"
+    return probability(error.log10_probability)
+
+
+def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
+    """Measured value, theory and their ratio, where a measurement may be a bound only."""
+    ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+    if row.measured is None and row.quantity.startswith("log10 test error"):
+        return f"< {measured(result.error.interval[1])}", measured(row.theory), ratio
+    return measured(row.measured), measured(row.theory), ratio
+
+
+def error_evidence(result: DoubleEdge) -> str:
+    """What the test error was measured on, and how well it is known."""
+    error = result.error
+    if error.method == "exact":
+        return "exact: outputs do not vary within a cluster"
+    count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
+    if error.log10_probability == -math.inf:
+        return f"{count}, 95{PERCENT} bound"
+    low, high = (probability(bound) for bound in error.interval)
+    return f"{count}, 95{PERCENT} interval {low} to {high}"
+
+
+def examples(result: DoubleEdge) -> str:
+    """What the networks are tested on."""
+    return "fresh examples" if result.assumption is not None else "held-out examples"
+
+
+def definition(result: DoubleEdge) -> str:
+    """What counts as flipped."""
+    return _FLIPPED[result.radii.definition]
+
+
+def problem(result: DoubleEdge) -> str:
+    """The problem in one sentence."""
+    clusters = result.clusters
+    return (
+        f"{result.initial.width} neurons, {result.data.n} training examples, "
+        f"{clusters.n_clusters} clusters in {clusters.ambient_dim:,} dimensions, "
+        f"noise {noise(result)}"
+    )
+
+
+def headline(result: DoubleEdge) -> str:
+    """The finding in one sentence."""
+    return f"{_right_half(result)}, yet {_wrong_half(result)}."
+
+
+def subline(result: DoubleEdge) -> str:
+    """The lengths that the headline's number is to be compared with."""
+    summary = result.summary
+    length = float(np.median(np.linalg.norm(result.test_data.X, axis=1)))
+    trained = f"The median smallest perturbation is {measured(summary['radius_median'])}"
+    whole = f"An example has length {measured(length)} (median). {trained} for the trained network"
+    if not summary["robust_radius_median"]:
+        return (
+            f"{whole}; the explicit robust network of these clusters, which needs nearly "
+            "orthogonal means and little noise, misclassifies half of the examples or more."
+        )
+    return (
+        f"{whole} and {measured(summary['robust_radius_median'])} for the explicit robust network "
+        f"of the same clusters, {measured(summary['double_edge_ratio'])} times as far."
+    )
+
+
+def key_figures(result: DoubleEdge) -> list[KeyFigure]:
+    """The row of numbers at the head of the report."""
+    summary = result.summary
+    dim, k = result.clusters.ambient_dim, result.clusters.n_clusters
+    shift, robust = (math.sqrt(dim / k), "√(d/k)"), (math.sqrt(dim) / 2, "√d/2")
+    lengths = (
+        (f"one shift that flips 95{PERCENT}", summary["universal_norm_95"], shift),
+        ("median radius, trained", summary["radius_median"], shift),
+        ("median radius, robust", summary["robust_radius_median"], robust),
+    )
+    proved = (
+        f"of {len(result.radii.radius)}, trained network; {share_proved(result.robust_radii)} "
+        "robust"
+    )
+    return [
+        KeyFigure("test error", error_value(result).replace("below", "<"), error_evidence(result)),
+        *(KeyFigure(name, measured(value), _times(value, *unit)) for name, value, unit in lengths),
+        KeyFigure(
+            "robust over trained",
+            measured(summary["double_edge_ratio"]),
+            f"√k/2 = {measured(math.sqrt(k) / 2)}",
+        ),
+        KeyFigure(
+            "KKT stationarity", number(summary["kkt_stationarity"]), "residual, 0 at a KKT point"
+        ),
+        KeyFigure("radii proved", share_proved(result.radii), proved),
+    ]
+
+
+def share_proved(radii: Perturbations) -> str:
+    """Share of radii with a verified certificate, rounded down: all is said of all only."""
+    return f"{math.floor(1000 * float(np.mean(radii.proved))) / 10:g}{PERCENT}"
+
+
+def caveats(result: DoubleEdge) -> list[str]:
+    """What the numbers of this run do not establish."""
+    found = [
+        _flow_caveat(result),
+        _error_caveat(result),
+        *(
+            _radius_caveat(name, radii)
+            for name, radii in (("trained", result.radii), ("robust", result.robust_radii))
+        ),
+        "The shares flipped by one shift are those of "
+        f"{result.test_data.n} examples, not of the whole distribution.",
+        _assumption_caveat(result),
+    ]
+    return [caveat for caveat in found if caveat]
+
+
+def _right_half(result: DoubleEdge) -> str:
+    if result.error.log10_probability == -math.inf:
+        return f"No error on {result.error.samples:,} {examples(result)}"
+    return f"A test error of {error_value(result)}"
+
+
+def _wrong_half(result: DoubleEdge) -> str:
+    norm = result.summary["universal_norm_95"]
+    if norm is None:
+        return f"no shift along the cluster means that was tried flips 95{PERCENT} of examples"
+    return f"a single shift of length {measured(norm)} flips 95{PERCENT} of examples"
+
+
+def _flow_caveat(result: DoubleEdge) -> str:
+    flow = result.flow
+    early = "" if flow.status == Status.CONVERGED else f"{flow.status.sentence} "
+    return (
+        f"{early}The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
+        "limit; the stationarity residual "
+        f"{number(result.certificate.stationarity)} says how far from a KKT point it stopped."
+    )
+
+
+def _error_caveat(result: DoubleEdge) -> str:
+    if result.error.log10_probability == -math.inf:
+        return (
+            f"The test error is only bounded: {error_evidence(result)} "
+            f"({probability(result.error.interval[1])})."
+        )
+    return f"The test error is an estimate: {error_evidence(result)}."
+
+
+def _radius_caveat(name: str, radii: Perturbations) -> str:
+    open_points = ~np.asarray(radii.proved)
+    if not open_points.any():
+        return ""
+    found, bound = radii.radius[open_points], radii.lower_bound[open_points]
+    usable = np.isfinite(found) & (found > 0)
+    worst = float(np.min(bound[usable] / found[usable], initial=1.0))
+    return (
+        f"{open_points.sum()} of {len(open_points)} radii of the {name} network are upper bounds "
+        f"without a proof that nothing nearer exists; the valid lower bounds are {worst:.2f} of "
+        "them or more."
+    )
+
+
+def _assumption_caveat(result: DoubleEdge) -> str:
+    if result.assumption is None:
+        return (
+            "The clusters were estimated from the data; the theorems' assumptions on how data are "
+            "drawn are not checked."
+        )
+    if result.assumption.holds:
+        return ""
+    return (
+        "The theorems' assumption does not hold at this size (see the table): agreement with "
+        "theory is an observation here, not a consequence."
+    )
+
+
+def noise(result: DoubleEdge) -> str:
+    """The noise's scale, or the range of the clusters' scales."""
+    scales = np.unique(np.asarray(result.clusters.noise_scale))
+    low, high = number(float(scales[0])), number(float(scales[-1]))
+    return low if low == high else f"{low} to {high}"
+
+
+def _times(value: float | None, unit: float, name: str) -> str:
+    if value is None or not math.isfinite(value):
+        return f"{name} = {measured(unit)}"
+    return f"{value / unit:.3f} × {name}"

@@ -1,0 +1,328 @@
+"""The engine: the same rows from any executor, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import reluflow as rf
+from reluflow.experiments import WorkersLostError, plan, read_store
+from reluflow.experiments.engine import Call, Pool, run_all
+from reluflow.experiments.registry import Record
+
+HERE = Path(__file__).parent
+VOLATILE = ["host", "executor", "threads", "started", "finished"]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def steady(frame):
+    """The columns that may not differ between two runs of a study."""
+    return frame[[c for c in frame if not c.endswith("seconds") and c not in VOLATILE]]
+
+
+def numbers(**fixed):
+    return {
+        "name": "numbers",
+        "experiment": "sweep_experiments:ARITHMETIC",
+        "fixed": fixed,
+        "axes": {"x": {"linear": [0, 3], "count": 10}, "k": [1, 2]},
+    }
+
+
+FLOWS = {
+    "name": "flows",
+    "outputs": ["flow"],
+    "replicates": 3,
+    "fixed": {"dim": 500, "noise": 0.3, "per_cluster": 5, "width": 16, "log_inverse_loss": 5},
+    "axes": {"n_clusters": [2, 6], "bias": [True, False], "means": ["orthogonal", "random"]},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "flows.sqlite"
+    return rf.sweep(FLOWS, store=path, executor="threads", jobs=1, progress=False)
+
+
+class Immediate(Executor):
+    """An executor of somebody else: calls are made at once, by whoever hands them over."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads", "given", "of somebody else"])
+def test_rows_do_not_depend_on_the_executor(tmp_path, undisturbed, kind):
+    executor = {"given": ThreadPoolExecutor(3), "of somebody else": Immediate()}.get(kind, kind)
+    frame = rf.sweep(
+        FLOWS, store=tmp_path / "a.sqlite", executor=executor, jobs=2, progress=False
+    ) if isinstance(executor, str) else rf.sweep(
+        FLOWS, store=tmp_path / "a.sqlite", executor=executor, progress=False
+    )  # fmt: skip
+    assert (frame.status == "done").all()
+    pd.testing.assert_frame_equal(steady(frame), steady(undisturbed), check_exact=True)
+    if not isinstance(executor, str):
+        # It is still usable: only its owner ends it.
+        assert executor.submit(int, "3").result() == 3
+        executor.shutdown()
+
+
+def test_dask_gives_the_same_rows(tmp_path, undisturbed):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            local_directory=str(tmp_path),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        frame = rf.sweep(
+            FLOWS, store=tmp_path / "a.sqlite", executor=client.get_executor(), progress=False
+        )
+        address = cluster.scheduler_address
+        again = rf.sweep(
+            FLOWS,
+            store=tmp_path / "b.sqlite",
+            executor="dask",
+            scheduler=address,
+            progress=False,
+        )
+    for one in (frame, again):
+        pd.testing.assert_frame_equal(steady(one), steady(undisturbed), check_exact=True)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import json
+import reluflow as rf
+
+if __name__ == "__main__":
+    document, store, executor = json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
+    rf.sweep(document, store=store, executor=executor, jobs=2, progress=False)
+    print("finished")
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a sweep in a process of its own, as a user's script would."""
+    import json
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    started = []
+
+    def start(document, store, executor="processes"):
+        command = [sys.executable, script, str(HERE), json.dumps(document), store, executor]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for_rows(store, count, process):
+    """Waits until so many runs are stored."""
+    while process.poll() is None:
+        try:
+            if len(read_store(store)) >= count:
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.02)
+
+
+def children(process):
+    """Processes whose parent, or its parent, is ``process``."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry.name)] = int(fields[1])
+    near = {pid for pid, parent in parents.items() if parent == process.pid}
+    return near | {pid for pid, parent in parents.items() if parent in near}
+
+
+def require_gone(workers):
+    """No worker outlives its driver."""
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows(tmp_path, start):
+    slow = numbers(sleep=0.05)
+    undisturbed = rf.sweep(
+        slow, store=tmp_path / "u.sqlite", executor="threads", jobs=2, progress=False
+    )
+    store = tmp_path / "a.sqlite"
+    rng = random.Random(5)
+    workers = set()
+    for stored in (0, 3, 8, 13):
+        process = start(slow, store)
+        wait_for_rows(store, stored, process)
+        time.sleep(0.05 * rng.random())
+        workers |= children(process)
+        process.kill()
+        process.wait()
+    assert start(slow, store).communicate()[0] == "finished\n"
+    resumed = read_store(store)
+    pd.testing.assert_frame_equal(steady(resumed), steady(undisturbed), check_exact=True)
+    require_gone(workers)
+
+
+@pytest.mark.parametrize("executor", ["processes", "threads"])
+def test_ctrl_c_ends_the_sweep_and_keeps_what_was_finished(tmp_path, start, executor):
+    store = tmp_path / "a.sqlite"
+    process = start(numbers(sleep=0.3), store, executor)
+    wait_for_rows(store, 2, process)
+    workers = children(process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=10)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in told
+    assert 2 <= len(read_store(store)) < 20
+    require_gone(workers)
+    assert plan(numbers(sleep=0.3), store=store).missing == 20 - len(read_store(store))
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    import json
+
+    command = [sys.executable, script, HERE, json.dumps(numbers()), tmp_path / "a.sqlite"]
+    ended = subprocess.run(
+        [*command, "processes"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode != 0
+    assert "call sweep under if __name__ == '__main__':" in ended.stderr
+
+
+def test_a_run_that_ends_its_worker_fails_alone(tmp_path):
+    # x runs over 0, 1/3, .., 3, so x = 1 is there for k = 1 and k = 2.
+    document = numbers(dies_at=1.0)
+    frame = rf.sweep(document, store=tmp_path / "a.sqlite", jobs=2, progress=False)
+    dead = frame[frame.status == "failed"]
+    assert dead.x.tolist() == [1.0, 1.0]
+    assert dead.reason.str.startswith("WorkerDied: its worker process ended").all()
+    assert len(frame) == 20
+
+
+def test_a_killed_worker_costs_nothing(tmp_path, start):
+    slow = numbers(sleep=0.1)
+    undisturbed = rf.sweep(
+        slow, store=tmp_path / "u.sqlite", executor="threads", jobs=2, progress=False
+    )
+    store = tmp_path / "a.sqlite"
+    process = start(slow, store)
+    wait_for_rows(store, 4, process)
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process)}
+    workers = [pid for pid, command in commands.items() if b"spawn_main" in command]
+    os.kill(random.Random(1).choice(workers), signal.SIGKILL)
+    assert process.communicate()[0] == "finished\n"
+    pd.testing.assert_frame_equal(steady(read_store(store)), steady(undisturbed), check_exact=True)
+
+
+def recorded(settings, outputs):
+    settings["order"].append(settings["cost"])
+    return Record()
+
+
+def test_the_longest_run_first():
+    order = []
+    costs = [3.0, 1.0, 7.0, 5.0, 2.0]
+    calls = [Call(str(cost), recorded, {"order": order, "cost": cost}, (), cost) for cost in costs]
+    outcomes = [one for batch in run_all(calls, Pool("threads", 1)) for one in batch]
+    assert order == sorted(costs, reverse=True)
+    assert {one.key for one in outcomes} == {str(cost) for cost in costs}
+
+
+def test_leaving_early_calls_everything_back():
+    seen = threading.Event()
+    order = []
+    calls = [Call(str(i), recorded, {"order": order, "cost": i}, (), i) for i in range(500)]
+    for _ in run_all(calls, Pool("threads", 1)):
+        seen.set()
+        break
+    assert seen.is_set()
+    assert len(order) < 500
+
+
+class Gone(Executor):
+    """An executor whose workers are gone."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+def test_lost_workers_of_others_are_told(tmp_path):
+    with pytest.raises(WorkersLostError, match="the workers are gone"):
+        rf.sweep(numbers(), store=tmp_path / "a.sqlite", executor=Gone(), progress=False)
+
+
+def test_what_is_no_executor_is_refused(tmp_path):
+    for executor, error in (("process", ValueError), (3, TypeError)):
+        with pytest.raises(error, match="executor"):
+            rf.sweep(numbers(), store=tmp_path / "a.sqlite", executor=executor)
+    with pytest.raises(ValueError, match="scheduler is for executor='dask' alone"):
+        rf.sweep(numbers(), store=tmp_path / "a.sqlite", scheduler="tcp://nowhere:1")
+    assert not (tmp_path / "a.sqlite").exists()
+
+
+def test_the_bar_tells_runs_and_time_left(tmp_path, capsys):
+    rf.sweep(numbers(fails_at=0.0), store=tmp_path / "a.sqlite", executor="threads", jobs=2)
+    told = capsys.readouterr()
+    assert "20 of 20 runs, 2 failed" in told.err
+    assert told.out == ""
+
+
+def test_a_plan_learns_from_the_store(tmp_path):
+    store = tmp_path / "a.sqlite"
+    before = plan(numbers(), store=store, jobs=2)
+    # cost: 1e-3 (1 + k) seconds for k = 1, 2 and 10 values of x.
+    assert before.core_seconds == pytest.approx(10 * (2e-3 + 3e-3))
+    assert before.wall_seconds == pytest.approx(before.core_seconds / 2)
+    assert (before.runs, before.missing, before.measured_ratio) == (20, 20, None)
+    assert "20 runs of sweep_experiments:ARITHMETIC" in str(before)
+    rf.sweep(numbers(), store=store, executor="threads", progress=False)
+    wider = numbers()
+    wider["axes"]["k"] = [1, 2, 3]
+    after = plan(wider, store=store)
+    assert (after.runs, after.stored, after.missing) == (30, 20, 10)
+    assert after.measured_ratio > 0
+    # What is missing costs 10 times 1e-3 (1 + 3) seconds in the model.
+    assert after.core_seconds == pytest.approx(after.measured_ratio * 10 * 4e-3)
