@@ -138,6 +138,7 @@ def universal_perturbation(
     direction: str | ArrayLike = "means",
     flip: float = 0.95,
     n: int = 1000,
+    examples: Dataset | None = None,
     seed: Any = 0,
     definition: str = "nonstrict",
     backend: str = "native",
@@ -160,6 +161,8 @@ def universal_perturbation(
         Fraction to flip, in (0, 1].
     n : int
         Fresh examples drawn from a ClusterModel.
+    examples : Dataset or None
+        Examples to shift, instead of fresh ones or of the data set's own.
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
     definition : {"nonstrict", "strict"}
@@ -180,7 +183,11 @@ def universal_perturbation(
     if flip > 1:
         raise ValueError(f"flip must be at most 1; got {flip:g}")
     kernel, threads = kernels(backend), resolve_num_threads(num_threads)
-    data = _examples(clusters_or_data, net, as_positive_int("n", n), seed)
+    n = as_positive_int("n", n)
+    if examples is None:
+        data = _examples(clusters_or_data, net, n, seed)
+    else:
+        data = _examples(examples, net, n, seed)
     z = _direction(direction, clusters_or_data, net)
     length = float(np.linalg.norm(z))
     unit = z / length
