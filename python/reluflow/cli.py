@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from reluflow import __version__, _cli_sweep, _dispatch
+from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
 
