@@ -13,10 +13,11 @@ from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset, load_digits
 from reluflow.experiments.registry import SEED, Setting
 from reluflow.flow import LOSSES, FlowResult, gradient_flow
-from reluflow.kkt import KKTCertificate, certify_kkt
+from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
 from reluflow.network import TwoLayerNet
 from reluflow.problem import COORDINATES, Problem, draw
 
+NETWORKS = ("flow", "limit")
 MEANS = ("orthogonal", "random", "equicorrelated")
 
 TRAINING = (
@@ -27,6 +28,7 @@ TRAINING = (
     Setting("loss", "text", "loss of a margin", "exponential", choices=LOSSES),
     Setting("log_inverse_loss", "number", "log(1/L) at which the flow ends", 100.0, above=0),
     Setting("max_evaluations", "integer", "gradients allowed", 100_000, minimum=1),
+    Setting("network", "text", "what is measured", "flow", choices=NETWORKS),
     Setting("test_points", "integer", "fresh examples that are perturbed", 50, minimum=2),
     Setting("error_samples", "integer", "fresh examples drawn for the error", 131_072, minimum=1),
 )
@@ -95,10 +97,24 @@ class Trained(ABC):
             num_threads=1,
         )
 
+    @cached_property
+    def limit(self) -> FlowLimit:
+        """The KKT point that the flow tends to."""
+        settings = self.settings
+        return flow_limit(
+            self.initial,
+            self.data,
+            loss=settings["loss"],
+            train_output=settings["train_output"],
+            bias=settings["bias"],
+            max_evaluations=settings["max_evaluations"],
+            num_threads=1,
+        )
+
     @property
     def net(self) -> TwoLayerNet:
-        """The network that everything is measured on."""
-        return self.flow.net
+        """The network that everything is measured on: the flow's, or its limit."""
+        return self.limit.net if self.settings["network"] == "limit" else self.flow.net
 
     @cached_property
     def certificate(self) -> KKTCertificate:
