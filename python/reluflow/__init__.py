@@ -4,6 +4,7 @@ From clusters to a two-layer ReLU network, its gradient flow and KKT point, its 
 its smallest perturbations. See docs/theory.md for the mathematics.
 """
 
+from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow.data import (
@@ -14,7 +15,7 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
-from reluflow.experiments import sweep
+from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
@@ -29,24 +30,38 @@ from reluflow.kkt import (
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.robustness import (
+    FlipCurve,
+    Perturbations,
+    Universal,
+    min_perturbation,
+    robust_network,
+    universal_perturbation,
+)
 
 __all__ = [
     "AssumptionReport",
     "ClusterError",
     "ClusterModel",
+    "Comparison",
     "Dataset",
+    "DoubleEdge",
     "ErrorEstimate",
+    "FlipCurve",
     "FlowLimit",
     "FlowResult",
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
+    "Perturbations",
     "Problem",
     "Status",
     "Trajectory",
     "TwoLayerNet",
+    "Universal",
     "__version__",
     "certify_kkt",
+    "double_edge",
     "draw",
     "flow_limit",
     "gradient_flow",
@@ -54,7 +69,11 @@ __all__ = [
     "kkt_residuals",
     "load_dataset",
     "load_digits",
+    "min_perturbation",
+    "robust_network",
     "save_dataset",
     "sweep",
     "test_error",
+    "theory",
+    "universal_perturbation",
 ]

@@ -1,5 +1,6 @@
-"""Studies: one experiment repeated over settings and seeds, on one machine or many."""
+"""Whole experiments: one problem end to end, and studies over settings and seeds."""
 
+from reluflow.experiments.double_edge import Comparison, DoubleEdge, double_edge
 from reluflow.experiments.engine import WorkersLostError
 from reluflow.experiments.registry import Cost, Experiment, Record, Setting
 from reluflow.experiments.spec import SpecError, Study, read_study, shipped_studies
@@ -7,7 +8,9 @@ from reluflow.experiments.store import Store, StoreError, export, read_store
 from reluflow.experiments.sweep import Plan, plan, sweep
 
 __all__ = [
+    "Comparison",
     "Cost",
+    "DoubleEdge",
     "Experiment",
     "Plan",
     "Record",
@@ -17,6 +20,7 @@ __all__ = [
     "StoreError",
     "Study",
     "WorkersLostError",
+    "double_edge",
     "export",
     "plan",
     "read_store",

@@ -202,9 +202,7 @@ def _degenerate(program: GroupProgram, found: Solution, active: ActiveSet) -> bo
 # --- the shortest direction of one group ----------------------------------------------------------
 
 
-def shortest(
-    program: GroupProgram, lam: FloatArray, g: int
-) -> tuple[float, FloatArray, BoolArray]:
+def shortest(program: GroupProgram, lam: FloatArray, g: int) -> tuple[float, FloatArray, BoolArray]:
     """rho_g = min over 0 <= t <= lam of ||a_g||, with its t (n,) and states (n,) 0, 1 or 2.
 
     States: 0 no force, 1 at the kink, 2 full. A group with rho_g < 1 dies along the flow, its

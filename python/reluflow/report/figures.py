@@ -30,6 +30,8 @@ _RESOLUTION = 181
 _RANGE = 1.5
 # Output, in the same units, that tells a region of outputs 0 from its surroundings.
 _EDGE = 1e-6
+# Largest cosine between means that still counts as orthogonal.
+_ORTHOGONAL = 0.05
 _BINS = 90
 _DASHES = (0, (4, 3))
 
@@ -48,7 +50,7 @@ def flow_figure(result: DoubleEdge) -> Figure:
     margin.axhline(0, color=style.MUTED, linewidth=0.8)
     margin.plot(progress, trajectory.normalized_margin[shown], color=style.TRAINED)
     margin.set(ylabel=r"normalised margin $\gamma$", xlabel=r"progress of the flow, $\log(1/L)$")
-    limit = _predicted(result, "normalised margin")
+    limit = _limiting_margin(result)
     if limit is not None:
         margin.axhline(limit, color=style.INK, linewidth=1, linestyle=_DASHES)
         name = f"orthogonal means, $d \\to \\infty$: {limit:.4g}"
@@ -77,21 +79,26 @@ def universal_figure(result: DoubleEdge) -> Figure:
     )
     for fraction, name, line in classes:
         axes.plot(curve.norm, fraction, line, color=style.INK, linewidth=1.1, label=name, zorder=4)
+    low, high = _transition(result)
     for share, norm in _crossings(result):
         axes.plot(norm, share, "o", color=style.TRAINED, markersize=5, zorder=5)
-        axes.annotate(
+        inside = norm < low + 0.75 * (high - low)
+        where, side = ((9, -2), "left") if inside else ((-9, 2), "right")
+        if share == 1:
+            where = (where[0], 6)
+        _label(
+            axes,
             f"{share:.0%} at {norm:.2f}",
             (norm, share),
-            xytext=(9, 6 if share == 1 else -2),
-            textcoords="offset points",
-            va="bottom" if share == 1 else "top",
-            fontsize=8.5,
+            where,
+            ha=side,
+            va="top" if inside and share < 1 else "bottom",
         )
     _percent(axes)
     axes.set(
         xlabel=r"norm of the shift $\|z\|$, units of the inputs",
         ylabel="flipped share of examples",
-        xlim=_transition(result),
+        xlim=(low, high),
     )
     _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {scale:.4g}")
     axes.legend(loc="best", borderaxespad=1.2)
@@ -190,7 +197,7 @@ FIGURES: dict[str, Callable[[DoubleEdge], Figure]] = {
 
 def _draw_planes(left: Axes, right: Axes, result: DoubleEdge) -> None:
     plane = typical_plane(result)
-    reach = 1.3 * _largest_circle(result, plane)
+    reach = 1.3 * max(_largest_circle(result, plane), _shown_shift(result))
     window = (-reach, reach, -reach, reach)
     panels = (
         (left, "Trained by gradient flow", result.flow.net, result.radii, style.TRAINED),
@@ -228,6 +235,15 @@ def _draw_shares(axes: Axes, result: DoubleEdge) -> None:
         y = np.concatenate([[0.0], share[shown], share[shown][-1:] if shown.any() else [0.0]])
         axes.step(x, y, where="post", color=color, linewidth=2.6, zorder=3)
         halves.append(float(x[np.argmax(y >= 0.5)]) if (y >= 0.5).any() else last)
+    _percent(axes)
+    axes.set(xlabel="length of the perturbation, units of the inputs", xlim=(0, last))
+    names = [name for *_, name in lines]
+    apart = abs(halves[0] - halves[1]) > 0.1 * last
+    if not (apart and min(halves) > 0.3 * last and max(halves) < 0.8 * last):
+        # No room beside the lines.
+        handles = [line for line in axes.lines if line.get_color() in (style.TRAINED, style.ROBUST)]
+        axes.legend(handles, [name.replace("\n", " ") for name in names], loc="lower right")
+        return
     for (_, _, color, name), half in zip(lines, halves, strict=True):
         first = half == min(halves)
         axes.annotate(
@@ -242,8 +258,6 @@ def _draw_shares(axes: Axes, result: DoubleEdge) -> None:
             zorder=4,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
         )
-    _percent(axes)
-    axes.set(xlabel="length of the perturbation, units of the inputs", xlim=(0, last))
 
 
 def _draw_landscape(
@@ -275,6 +289,9 @@ def _draw_circle(axes: Axes, radius: float, color: str = style.INK) -> None:
     from matplotlib.patches import Circle
 
     if not math.isfinite(radius):
+        return
+    if radius == 0:
+        _label(axes, "misclassified", (0, 0), (0, 6), ha="center", va="bottom", color=color)
         return
     axes.add_patch(Circle((0, 0), radius, fill=False, color=color, linewidth=1.5, linestyle="--"))
     _label(axes, f"radius {radius:.3g}", (0, radius), (0, 3), ha="center", va="bottom", color=color)
@@ -419,8 +436,13 @@ def _robust_scale(result: DoubleEdge) -> float:
     return math.sqrt(result.clusters.ambient_dim) / 2
 
 
-def _predicted(result: DoubleEdge, quantity: str) -> float | None:
-    return next((row.theory for row in result.comparison if row.quantity == quantity), None)
+def _limiting_margin(result: DoubleEdge) -> float | None:
+    """What the normalised margin tends to as d grows, where the means are about orthogonal."""
+    gram = result.clusters.gram / result.clusters.ambient_dim
+    if float(np.abs(gram - np.eye(len(gram))).max()) > _ORTHOGONAL:
+        return None
+    rows = (row.theory for row in result.comparison if row.quantity == "normalised margin")
+    return next(rows, None)
 
 
 def _finite(values: FloatArray) -> FloatArray:

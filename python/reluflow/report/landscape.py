@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Share of a vector that must lie outside a direction for the two to span a plane.
 _INDEPENDENT = 1e-6
+# How far from the median the radius of a typical example may be, relative.
+_TYPICAL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +72,15 @@ def typical_plane(result: DoubleEdge) -> Plane:
 
 
 def _typical_example(result: DoubleEdge) -> int:
+    """An example of median radius, one that both networks classify if there is one as typical."""
     trained, robust = result.radii.radius, result.robust_radii.radius
-    usable = np.isfinite(trained) & np.isfinite(robust) & (trained > 0) & (robust > 0)
-    if not usable.any():
-        usable = np.ones(len(trained), dtype=bool)
-    middle = np.median(trained[usable])
-    return _nearest(np.abs(np.where(usable, trained, np.inf) - middle), usable)
+    right = np.isfinite(trained) & (trained > 0)
+    if not right.any():
+        return 0
+    distance = np.abs(trained - np.median(trained[right]))
+    both = right & np.isfinite(robust) & (robust > 0)
+    typical = distance <= _TYPICAL * np.median(trained[right])
+    return _nearest(distance, both & typical if (both & typical).any() else right)
 
 
 def _nearest(distances: FloatArray, allowed: np.ndarray) -> int:

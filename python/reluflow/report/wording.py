@@ -117,11 +117,16 @@ def subline(result: DoubleEdge) -> str:
     """The lengths that the headline's number is to be compared with."""
     summary = result.summary
     length = float(np.median(np.linalg.norm(result.test_data.X, axis=1)))
+    trained = f"The median smallest perturbation is {measured(summary['radius_median'])}"
+    whole = f"An example has length {measured(length)} (median). {trained} for the trained network"
+    if not summary["robust_radius_median"]:
+        return (
+            f"{whole}; the explicit robust network of these clusters, which needs nearly "
+            "orthogonal means and little noise, misclassifies half of the examples or more."
+        )
     return (
-        f"An example has length {measured(length)} (median). The median "
-        f"smallest perturbation is {measured(summary['radius_median'])} for the trained network "
-        f"and {measured(summary['robust_radius_median'])} for the explicit robust network of the "
-        f"same clusters, {measured(summary['double_edge_ratio'])} times as far."
+        f"{whole} and {measured(summary['robust_radius_median'])} for the explicit robust network "
+        f"of the same clusters, {measured(summary['double_edge_ratio'])} times as far."
     )
 
 
