@@ -12,6 +12,7 @@ import numpy as np
 from reluflow.experiments.registry import Record, Settings
 from reluflow.experiments.trained import Trained
 from reluflow.generalization import test_error
+from reluflow.robustness import Perturbations
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,42 @@ def measure_error(trained: Trained) -> Record:
     )
 
 
+def measure_universal(trained: Trained) -> Record:
+    """What one shift along the weighted sum of means flips."""
+    found = trained.universal
+    norms = {"50": found.norm_50, "95": found.norm_95, "100": found.norm_100}
+    clusters = trained.clusters
+    scale = math.sqrt(clusters.ambient_dim / clusters.n_clusters)
+    scalars = {f"universal_norm_{share}": norm for share, norm in norms.items()}
+    scalars |= {f"universal_ratio_{share}": norm / scale for share, norm in norms.items()}
+    curve = found.curve
+    return Record(scalars, {"flip_norm": curve.norm, "flip_fraction": curve.fraction})
+
+
+def measure_radii(trained: Trained) -> Record:
+    """Smallest perturbations of fresh examples."""
+    return _radii(trained.radii, "radius")
+
+
+def measure_robust(trained: Trained) -> Record:
+    """The same for the explicit robust network, and how much larger they are."""
+    record = _radii(trained.robust_radii, "robust_radius")
+    robust = float(np.median(trained.robust_radii.radius))
+    own = float(np.median(trained.radii.radius))
+    ratio = robust / own if own > 0 else math.inf
+    return Record({**record.scalars, "double_edge_ratio": ratio}, record.arrays)
+
+
+def _radii(found: Perturbations, name: str) -> Record:
+    scalars = {
+        f"{name}_median": float(np.median(found.radius)),
+        f"{name}_smallest": float(found.radius.min()),
+        f"{name}_median_bound": float(np.median(found.lower_bound)),
+        f"{name}_proved": float(np.mean(found.proved)),
+    }
+    return Record(scalars, {name: found.radius, f"{name}_bound": found.lower_bound})
+
+
 def gradients(size: Size) -> float:
     """Gradients that a flow takes: a start from a small network, then as many a decade."""
     settings = size.settings
@@ -145,7 +182,7 @@ def flow_operations(size: Size) -> tuple[float, ...]:
 
 def limit_operations(size: Size) -> tuple[float, ...]:
     """A flow to log(1/L) = 1, and two predictions from its patterns."""
-    return (*flow_operations(size), *certificate_operations(size))
+    return (*flow_operations(size), *(2 * count for count in certificate_operations(size)))
 
 
 def certificate_operations(size: Size) -> tuple[float, ...]:
@@ -164,12 +201,35 @@ def error_operations(size: Size) -> tuple[float, ...]:
 
 # Scale of the initial network from which on neurons hardly turn.
 _LAZY = 0.3
+
+
+def universal_operations(size: Size) -> tuple[float, ...]:
+    """A constant, and the draw and the hidden layer of the shifted examples."""
+    return 1.0, 1000.0 * size.dim * size.width
+
+
+def radii_operations(size: Size) -> tuple[float, ...]:
+    """A constant, and for each example squares and cubes of the neurons."""
+    rank = float(min(size.width, size.dim))
+    points = float(size.settings["test_points"])
+    return 1.0, points * rank**2, points * rank**3
+
+
+def robust_operations(size: Size) -> tuple[float, ...]:
+    """As many for the robust network, which has a neuron a cluster; and those of `radii`."""
+    points, rank = float(size.settings["test_points"]), float(size.n_clusters)
+    return 1.0, points * rank**2, points * rank**3
+
+
 _FLOW = (5.5e-6, 2.7e-11, 3.6e-9)
 _CERTIFICATE = (2e-2, 1e-6, 8e-7, 1e-6)
 OUTPUTS: dict[str, Output] = {
     "flow": Output(measure_flow, flow_operations, _FLOW),
     "limit": Output(measure_limit, limit_operations, (*_FLOW, *_CERTIFICATE)),
     "certificate": Output(measure_certificate, certificate_operations, _CERTIFICATE),
+    "universal": Output(measure_universal, universal_operations, (5e-3, 6e-10)),
+    "radii": Output(measure_radii, radii_operations, (2e-3, 2e-8, 7e-11)),
+    "robust": Output(measure_robust, robust_operations, (2e-3, 2e-8, 7e-11)),
     "error": Output(measure_error, error_operations, (2e-3, 6e-9, 6e-11)),
 }
 
@@ -187,5 +247,5 @@ def measured(trained: Trained, outputs: Sequence[str]) -> Record:
 
 def seconds(size: Size, outputs: Sequence[str]) -> float:
     """Seconds of a run on one core; whatever is measured needs the flow first."""
-    needed = dict.fromkeys(("flow", *outputs))
+    needed = dict.fromkeys(("flow", *outputs, *["radii"] * ("robust" in outputs)))
     return 2e-3 + sum(OUTPUTS[name].seconds(size) for name in needed)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reluflow._results import Status
 from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset, load_digits
 from reluflow.experiments.registry import SEED, Setting
@@ -16,6 +17,13 @@ from reluflow.flow import LOSSES, FlowResult, gradient_flow
 from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
 from reluflow.network import TwoLayerNet
 from reluflow.problem import COORDINATES, Problem, draw
+from reluflow.robustness import (
+    Perturbations,
+    Universal,
+    min_perturbation,
+    robust_network,
+    universal_perturbation,
+)
 
 NETWORKS = ("flow", "limit")
 MEANS = ("orthogonal", "random", "equicorrelated")
@@ -41,6 +49,7 @@ CLUSTERS = (
     Setting("balance", "number", "share c of the clusters with label -1", 0.5, above=0),
     Setting("n", "integer", "number of training examples", optional=True, minimum=2),
     Setting("per_cluster", "integer", "training examples a cluster", optional=True, minimum=1),
+    Setting("shifted_points", "integer", "fresh examples that are shifted", 1000, minimum=2),
     Setting("coordinates", "text", "coordinates of the run", "reduced", choices=COORDINATES),
 )
 DIGITS = (Setting("n", "integer", "number of training examples", 200, minimum=2),)
@@ -82,6 +91,11 @@ class Trained(ABC):
     def population(self) -> ClusterModel | Dataset:
         """Where the test error is measured."""
 
+    @property
+    @abstractmethod
+    def shifted(self) -> Dataset:
+        """Examples not trained on, more of them, that are all shifted alike."""
+
     @cached_property
     def flow(self) -> FlowResult:
         """The flow to the loss that was asked for."""
@@ -114,7 +128,37 @@ class Trained(ABC):
     @property
     def net(self) -> TwoLayerNet:
         """The network that everything is measured on: the flow's, or its limit."""
-        return self.limit.net if self.settings["network"] == "limit" else self.flow.net
+        if self.settings["network"] == "flow":
+            return self.flow.net
+        if self.limit.status not in (Status.CONVERGED, Status.DEGENERATE):
+            raise ValueError(f"the limit is not known. {self.limit.status.sentence}")
+        return self.limit.net
+
+    @cached_property
+    def universal(self) -> Universal:
+        """The shift along sum_q y_q mu_q."""
+        clusters = self.clusters
+        return universal_perturbation(
+            self.net,
+            self.shifted,
+            direction=clusters.labels @ clusters.means,
+            num_threads=1,
+        )
+
+    @cached_property
+    def radii(self) -> Perturbations:
+        """Smallest perturbations of fresh examples."""
+        return self.perturbations(self.net)
+
+    @cached_property
+    def robust_radii(self) -> Perturbations:
+        """The same for the explicit robust network."""
+        return self.perturbations(robust_network(self.clusters))
+
+    def perturbations(self, net: TwoLayerNet) -> Perturbations:
+        """Smallest perturbations of fresh examples for a network."""
+        fresh = self.fresh
+        return min_perturbation(net, fresh.X, fresh.y, clusters=self.clusters, num_threads=1)
 
     @cached_property
     def certificate(self) -> KKTCertificate:
@@ -185,6 +229,12 @@ class TrainedOnClusters(Trained):
             self.settings["test_points"], np.random.default_rng(self.test_seed)
         )
 
+    @cached_property
+    def shifted(self) -> Dataset:
+        return self.clusters.sample(
+            self.settings["shifted_points"], np.random.default_rng(self.shift_seed)
+        )
+
     @property
     def population(self) -> ClusterModel | Dataset:
         return self.clusters
@@ -223,6 +273,10 @@ class TrainedOnDigits(Trained):
     @cached_property
     def fresh(self) -> Dataset:
         return _part(self._split[1], np.arange(self.settings["test_points"]))
+
+    @property
+    def shifted(self) -> Dataset:
+        return self._split[1]
 
     @property
     def population(self) -> ClusterModel | Dataset:
