@@ -48,7 +48,7 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
         exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", list(commands()))
 def test_commands_exist(words):
     if words[0] != "reluflow":
         assert words[0] in OTHERS

@@ -4,7 +4,7 @@
 namespace reluflow::bindings {
 namespace {
 
-using IntArray = py::array_t<std::int64_t, py::array::c_style>;
+using TargetOrder = py::array_t<std::int64_t, py::array::c_style>;
 
 Flip flip_of(bool strict) { return strict ? Flip::strict : Flip::nonstrict; }
 
@@ -31,7 +31,7 @@ SubsetProjections bound_subset_projections(const Array& rows, const Array& outpu
 PerturbationOutcome bound_min_perturbations(const Array& rows, const Array& output, double constant,
                                             double lipschitz, const Array& preactivations,
                                             const Array& labels, const Array& slack,
-                                            const Array& targets, const IntArray& target_order,
+                                            const Array& targets, const TargetOrder& target_order,
                                             bool strict, double rtol, std::int64_t max_nodes,
                                             double max_seconds, int num_threads) {
   const PointSet points{matrix(preactivations),

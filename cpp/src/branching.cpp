@@ -70,20 +70,25 @@ class BranchAndBound {
 
   void close(const Node& node) { closed_ = std::min(closed_, node.lower_bound); }
 
-  /// All signs are decided: the node is one convex piece.
+  /// All signs are decided: the node is one convex piece, and what is nearest on it flips.
   void close_leaf(Node& node) {
-    const bool opposed = std::any_of(
-        problem_.side.opposing.begin(), problem_.side.opposing.end(),
-        [&](Index j) { return node.intervals.low[j] >= 0.0 && node.intervals.high[j] > 0.0; });
     if (node.intervals.contradictory()) return;
+    Subset active(static_cast<std::size_t>(problem_.neurons.size()), 0);
+    bool opposed = false;
+    for (const Index j : problem_.side.opposing) {
+      if (node.intervals.high[j] <= 0.0) continue;
+      active[static_cast<std::size_t>(j)] = 1;
+      opposed = true;
+    }
     if (options_.strict && !opposed && problem_.constant >= 0.0) return;
-    const ConvexPiece piece = chord_piece(problem_, node.intervals);
+    const ConvexPiece piece = piece_of(problem_, active);
     ProjectionOptions within;
     within.stop_above = radius_;
     const Projection projection = project(problem_, piece, within);
-    node.lower_bound = std::max(
-        node.lower_bound,
-        verified_lower_bound(problem_, piece, projection.multipliers, options_.slack));
+    node.lower_bound =
+        std::max(node.lower_bound,
+                 verified_lower_bound(problem_, piece, projection.multipliers, options_.slack));
+    if (node.lower_bound < enough()) radius_ = std::min(radius_, incumbent_(active));
     close(node);
   }
 

@@ -14,6 +14,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kRootRounds = 12;
+// Of N relative to its terms; a hundred times what the projections leave.
+constexpr double kStrictness = 1e-9;
 // Above this many opposing neurons their subsets are not enumerated.
 constexpr std::size_t kMostEnumerated = 10;
 
@@ -41,12 +43,11 @@ struct PointState {
   Index nodes = 0;
 };
 
-/// "N < 0" as "N + margin <= 0" for a margin just above rounding: where the network is zero on a
-/// whole region, that region does not count as flipped.
+/// "N < 0" as "N + margin <= 0" for a margin that no rounding error reaches: where the network is
+/// zero on a whole region, that region does not count as flipped.
 double strictness_margin(const PointProblem& problem) {
-  return 64.0 * gamma(problem.neurons.size() + 8) *
-         (std::abs(problem.constant) +
-          problem.side.output.cwiseAbs().dot(problem.preactivations.cwiseAbs()));
+  return kStrictness * (std::abs(problem.constant) +
+                        problem.side.output.cwiseAbs().dot(problem.preactivations.cwiseAbs()));
 }
 
 PointProblem with_margin(PointProblem problem, double margin) {
@@ -73,9 +74,11 @@ class PointSolver {
       state_.proof = Proof::already_flipped;
       return;
     }
-    const double margin = slack_ + strictness_margin(problem_);
+    const double rounding = gamma(problem_.neurons.size() + 8) *
+                            (std::abs(problem_.constant) + problem_.side.output.cwiseAbs().dot(
+                                                               problem_.preactivations.cwiseAbs()));
     state_.lower_bound = std::max(neuronwise_lower_bound(problem_, slack_),
-                                  std::max(0.0, value - margin) / lipschitz);
+                                  std::max(0.0, value - slack_ - rounding) / lipschitz);
     follow_gradient();
     state_.lower_bound = std::min(state_.radius, state_.lower_bound);
   }

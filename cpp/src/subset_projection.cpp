@@ -115,10 +115,20 @@ Projection at_zero(const PointProblem& problem, const Vector& multipliers) {
   return result;
 }
 
+/// A sum of relu's above a positive constant is positive everywhere.
+Projection nowhere(const ConvexPiece& piece) {
+  Projection result;
+  result.empty = true;
+  result.multipliers = piece.slopes;
+  result.lower_bound = kInfinity;
+  return result;
+}
+
 }  // namespace
 
 Projection project(const PointProblem& problem, const ConvexPiece& piece,
                    const ProjectionOptions& options) {
+  if (piece.constant > 0.0 && (piece.slopes.array() == 0.0).all()) return nowhere(piece);
   DualAscent ascent(problem, piece, options.multipliers);
   if (!ascent.cuts()) return at_zero(problem, ascent.multipliers());
   Projection best;

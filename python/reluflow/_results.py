@@ -70,8 +70,8 @@ _SENTENCES = {
         "not a KKT point to the tolerance."
     ),
     Status.INCONSISTENT_PATTERN: (
-        "Inconsistent pattern: the solution for the neurons' present activation pattern has another "
-        "pattern, so the flow must still change it; flow further and try again."
+        "Inconsistent pattern: the solution for the neurons' present activation pattern has "
+        "another pattern, so the flow must still change it; flow further and try again."
     ),
     Status.DEGENERATE: (
         "Degenerate: the point satisfies the KKT conditions, but its equations are dependent, so "

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from reluflow import __version__, _cli_sweep, _dispatch
+from reluflow import _cli_sweep, _dispatch
+from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
 

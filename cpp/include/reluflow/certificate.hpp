@@ -12,7 +12,7 @@ namespace reluflow {
 ///
 /// with w_j = eta |output_j|, since relu(z) <= (z + c)^2 / (4 c) for every c > 0. Opposing neurons
 /// whose sign is decided by the intervals enter exactly. Where the right side is convex, its
-/// minimum bounds the squared radius from below. docs/theory.md, "Exact minimal perturbation".
+/// minimum bounds the squared radius from below. docs/theory.md, section 7.
 struct ShorMultipliers {
   double eta;
   Vector supporting;  ///< s, (R); 0 at opposing neurons

@@ -8,7 +8,7 @@ namespace reluflow {
 
 /// The neurons of a network as perturbations of its input see them. A perturbation acts through
 /// its part u in the row space of the weights: pre-activations are a + rows u, where rows
-/// rows^T = W W^T. docs/theory.md, "Exact minimal perturbation".
+/// rows^T = W W^T. docs/theory.md, section 7.
 struct Neurons {
   Neurons(Matrix neuron_rows, int num_threads);
 

@@ -222,9 +222,10 @@ def double_edge(
     say("universal perturbation")
     universal = universal_perturbation(
         net,
-        test_data,
-        direction=problem.clusters.labels @ problem.clusters.means,
+        problem.clusters,
+        examples=test_data,
         definition=definition,
+        num_threads=threads,
     )
     say("smallest perturbations")
     robust_net = robust_network(problem.clusters)

@@ -14,7 +14,7 @@ from reluflow.flow import FlowResult, gradient_flow
 from reluflow.kkt.point import KKTPoint, kkt_point
 from reluflow.network import TwoLayerNet
 
-# Relative difference of multipliers, and of the masses of directions, within which predictions agree.
+# Relative difference of multipliers, and of masses of directions, within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
 

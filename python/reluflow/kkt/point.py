@@ -276,7 +276,7 @@ def _assembled(
     found: NewtonResult,
     setting: _Setting,
 ) -> KKTPoint:
-    lam, force, mass = found.solution
+    lam = found.solution[0]
     limit = _spread(net, data, groups, program, found, setting)
     clarke = _clarke(net, data, groups, found, limit)
     residuals = _residuals(limit, data, lam, clarke, setting)

@@ -119,7 +119,7 @@ def radii_figure(result: DoubleEdge) -> Figure:
     edges = np.linspace(0, 1.12 * max(largest, _robust_scale(result)), _BINS + 1)
     for name, radii, color in series:
         _stacked_histogram(axes, name, radii, edges, color)
-    _mark_lengths(axes, _lengths(result))
+    _mark_lengths(axes, _lengths(result), float(edges[-1]))
     axes.set(
         xlabel=r"smallest perturbation $\|\delta\|$ of an example, units of the inputs",
         ylabel="examples",
@@ -227,7 +227,7 @@ def _draw_shares(axes: Axes, result: DoubleEdge) -> None:
         ),
     )
     axes.grid(True, axis="y")
-    _mark_lengths(axes, _lengths(result))
+    _mark_lengths(axes, _lengths(result), last)
     halves = []
     for norm, share, color, _ in lines:
         shown = norm <= last
@@ -371,12 +371,17 @@ def _stacked_histogram(
         )
 
 
-def _mark_lengths(axes: Axes, lengths: Sequence[tuple[float, str]]) -> None:
-    """Dashed lines at lengths, named at the top; names that would meet share a line."""
+def _mark_lengths(axes: Axes, lengths: Sequence[tuple[float, str]], last: float) -> None:
+    """Dashed lines at lengths, named above an axis that ends at ``last``."""
     for value, _ in lengths:
         axes.axvline(value, color=style.INK, linewidth=1, linestyle=_DASHES, zorder=2)
+    values = [value for value, _ in lengths]
+    names = [text for _, text in lengths]
+    if np.ptp(values) < 0.25 * last:
+        # The first name goes a line higher than the others.
+        names[0] += "\n" * (len(names) > 1)
     top = axes.secondary_xaxis("top")
-    top.set_xticks([value for value, _ in lengths], [text for _, text in lengths])
+    top.set_xticks(values, names)
     top.tick_params(length=0, pad=2)
     top.spines["top"].set_visible(False)
 

@@ -63,6 +63,8 @@ def probability(log10: float) -> str:
 def error_value(result: DoubleEdge) -> str:
     """The test error, or the bound on it."""
     error = result.error
+    if error.method == "exact" and error.log10_probability == -math.inf:
+        return "exactly 0"
     if error.log10_probability == -math.inf:
         return f"below {probability(error.interval[1])}"
     return probability(error.log10_probability)
@@ -72,7 +74,9 @@ def compared(result: DoubleEdge, row: Comparison) -> tuple[str, str, str]:
     """Measured value, theory and their ratio, where a measurement may be a bound only."""
     ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
     if row.measured is None and row.quantity.startswith("log10 test error"):
-        return f"< {measured(result.error.interval[1])}", measured(row.theory), ratio
+        bound = result.error.interval[1]
+        found = f"< {measured(bound)}" if math.isfinite(bound) else measured(bound)
+        return found, measured(row.theory), ratio
     return measured(row.measured), measured(row.theory), ratio
 
 
@@ -181,7 +185,7 @@ def caveats(result: DoubleEdge) -> list[str]:
 
 
 def _right_half(result: DoubleEdge) -> str:
-    if result.error.log10_probability == -math.inf:
+    if result.error.log10_probability == -math.inf and result.error.samples:
         return f"No error on {result.error.samples:,} {examples(result)}"
     return f"A test error of {error_value(result)}"
 
@@ -204,6 +208,8 @@ def _flow_caveat(result: DoubleEdge) -> str:
 
 
 def _error_caveat(result: DoubleEdge) -> str:
+    if result.error.method == "exact":
+        return ""
     if result.error.log10_probability == -math.inf:
         return (
             f"The test error is only bounded: {error_evidence(result)} "

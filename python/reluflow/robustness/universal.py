@@ -107,6 +107,7 @@ def universal_perturbation(
     direction: str | ArrayLike = "means",
     flip: float = 0.95,
     n: int = 1000,
+    examples: Dataset | None = None,
     seed: Any = 0,
     definition: str = "nonstrict",
     backend: str = "native",
@@ -129,6 +130,8 @@ def universal_perturbation(
         Fraction to flip, in (0, 1].
     n : int
         Fresh examples drawn from a ClusterModel.
+    examples : Dataset or None
+        Examples to shift, instead of fresh ones or of the data set's own.
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
     definition : {"nonstrict", "strict"}
@@ -146,9 +149,16 @@ def universal_perturbation(
     flip = as_number("flip", flip, above=0)
     if flip > 1:
         raise ValueError(f"flip must be at most 1; got {flip:g}")
-    clusters, data = _examples(clusters_or_data, as_positive_int("n", n), seed)
+    means = _means_of(clusters_or_data)
+    n = as_positive_int("n", n)
+    if examples is not None:
+        data = examples
+    elif isinstance(clusters_or_data, ClusterModel):
+        data = clusters_or_data.sample(n, seed)
+    else:
+        data = clusters_or_data
     require_dim("clusters_or_data", data.dim, net)
-    z = _direction(direction, clusters, net)
+    z = _direction(direction, means, net)
     length = float(np.linalg.norm(z))
     unit = z / length
     threads = resolve_num_threads(num_threads)
@@ -173,26 +183,36 @@ def universal_perturbation(
         norm_50=_norm_that_flips(curve, 0.5),
         norm_95=_norm_that_flips(curve, 0.95),
         norm_100=_norm_that_flips(curve, 1.0),
-        scale=math.sqrt(clusters.ambient_dim / clusters.n_clusters),
+        scale=math.sqrt(means.ambient_dim / len(means.labels)),
         definition=definition,
         provenance=provenance(backend=backend, num_threads=threads),
     )
 
 
-def _examples(source: ClusterModel | Dataset, n: int, seed: Any) -> tuple[ClusterModel, Dataset]:
+@dataclass(frozen=True, eq=False)
+class _Means:
+    """Cluster means (k, d) and their labels (k,), and the d that lengths are compared with."""
+
+    means: FloatArray
+    labels: FloatArray
+    ambient_dim: int
+
+
+def _means_of(source: ClusterModel | Dataset) -> _Means:
     if isinstance(source, ClusterModel):
-        return source, source.sample(n, seed)
+        return _Means(source.means, source.labels, source.ambient_dim)
     if not isinstance(source, Dataset):
         raise TypeError(
             f"clusters_or_data must be a ClusterModel or a Dataset; got {type(source).__name__}"
         )
-    cluster = source.cluster
-    if cluster is None:
-        cluster = (source.y > 0).astype(np.int64)
-    return Dataset(source.X, source.y, cluster).cluster_model(), source
+    group = source.y if source.cluster is None else source.cluster
+    members = [group == value for value in np.unique(group)]
+    means = np.stack([source.X[rows].mean(axis=0) for rows in members])
+    labels = np.array([source.y[rows][0] for rows in members])
+    return _Means(means, labels, source.dim)
 
 
-def _direction(direction: str | ArrayLike, clusters: ClusterModel, net: TwoLayerNet) -> FloatArray:
+def _direction(direction: str | ArrayLike, clusters: _Means, net: TwoLayerNet) -> FloatArray:
     if isinstance(direction, str):
         one_of("direction", direction, DIRECTIONS)
         z: FloatArray = clusters.labels @ clusters.means
