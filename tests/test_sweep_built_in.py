@@ -25,10 +25,10 @@ def run(outputs, **given):
 def test_with_hardly_any_noise_and_no_bias_everything_is_known():
     # docs/theory.md, section 6: with exactly orthogonal means and no noise the shift flips all
     # at sqrt(d/k) = 15, the two-neuron limit has that radius at every mean, the robust network
-    # sqrt(d)/2 = 15. Noise moves each by some standard deviations, here 0.001.
+    # sqrt(d)/2 = 15. Noise moves each by some standard deviations, here 0.03.
     found = run(
         ("limit", "universal", "radii", "robust", "error"),
-        noise=1e-3,
+        noise=0.03,
         per_cluster=10,
         bias=False,
         network="limit",
@@ -36,17 +36,17 @@ def test_with_hardly_any_noise_and_no_bias_everything_is_known():
     ).scalars
     assert found["limit_status"] in ("converged", "degenerate")
     for share in (50, 95, 100):
-        assert found[f"universal_norm_{share}"] == pytest.approx(15, abs=0.01)
-        assert found[f"universal_ratio_{share}"] == pytest.approx(1, abs=1e-3)
-    assert found["radius_median"] == pytest.approx(15, abs=0.01)
-    assert found["robust_radius_median"] == pytest.approx(15, abs=0.01)
-    assert found["double_edge_ratio"] == pytest.approx(1, abs=1e-3)
+        assert found[f"universal_norm_{share}"] == pytest.approx(15, abs=0.15)
+        assert found[f"universal_ratio_{share}"] == pytest.approx(1, abs=0.01)
+    assert found["radius_median"] == pytest.approx(15, abs=0.15)
+    assert found["robust_radius_median"] == pytest.approx(15, abs=0.15)
+    assert found["double_edge_ratio"] == pytest.approx(1, abs=0.01)
     assert found["radius_proved"] == found["robust_radius_proved"] == 1
     assert found["error"] == 0
     assert found["theory_radius"] == found["theory_universal"] == 15
     assert found["theory_robust_radius"] == 15
     assert found["theory_ratio"] == 1
-    assert found["theory_error"] == 0
+    assert found["theory_error"] == pytest.approx(0, abs=1e-300)
 
 
 def test_outputs_do_not_depend_on_what_else_is_asked_for():
