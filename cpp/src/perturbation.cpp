@@ -151,17 +151,18 @@ class PointSolver {
     const Projection exact =
         strict() ? project(problem_, piece_of(problem_, search_.best_subset()), from)
                  : search_.best();
-    if (best_.point.size() > 0 && exact.distance >= state_.radius) return;
+    if (best_.coefficients.size() > 0 && exact.distance >= state_.radius) return;
     state_.radius = exact.distance;
-    state_.coefficients = -exact.scale * exact.multipliers;
+    state_.coefficients = exact.coefficients;
     state_.subset = search_.best_subset();
     best_ = exact;
   }
 
   void try_certificate(const Intervals& intervals) {
-    if (best_.point.size() == 0) return;
+    if (best_.coefficients.size() == 0) return;
     const ShorMultipliers multipliers = closed_form_multipliers(problem_, intervals, best_);
-    raise(shor_lower_bound(problem_, intervals, multipliers, best_.point, slack()));
+    const Vector centre = -best_.scale * (problem_.neurons.rows.transpose() * best_.multipliers);
+    raise(shor_lower_bound(problem_, intervals, multipliers, centre, slack()));
   }
 
   void try_branching(Intervals intervals, StopFlag& stop) {
@@ -293,7 +294,7 @@ SubsetProjections subset_projections(const MatrixView& rows, const VectorView& o
     const Projection projection = project(problem, piece_of(problem, subset));
     result.distance[i] = projection.distance;
     result.lower_bound[i] = projection.lower_bound;
-    result.coefficients.row(i) = -projection.scale * projection.multipliers;
+    if (projection.coefficients.size() > 0) result.coefficients.row(i) = projection.coefficients;
   });
   return result;
 }

@@ -102,7 +102,7 @@ def subset_projections(
     return SubsetProjections(
         np.array([p.distance for p in projections]),
         np.array([p.lower_bound for p in projections]),
-        np.array([-p.scale * p.multipliers for p in projections]),
+        np.array([p.coefficients for p in projections]),
     )
 
 
@@ -316,7 +316,7 @@ class _PointSolver:
         if self.best is not None and exact.distance >= self.radius:
             return
         self.best, self.radius = exact, exact.distance
-        self.coefficients = -exact.scale * exact.multipliers
+        self.coefficients = exact.coefficients
         self.subset = self.searched.subset
 
     def _certify(self, intervals: Intervals) -> None:

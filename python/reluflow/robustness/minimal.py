@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _METHODS = {
     "none": "local search",
     "already_flipped": "misclassified",
-    "neuronwise": "neuron by neuron",
+    "neuronwise": "Lipschitz",
     "certificate": "certificate",
     "relaxation": "relaxation",
     "branching": "branching",
@@ -72,7 +72,8 @@ class Perturbations(Result):
         Whether lower_bound >= (1 - rtol) radius, or the network never flips.
     method : tuple of str
         What closed the gap: ``"certificate"`` (the closed-form convex minorant),
-        ``"neuron by neuron"``, ``"relaxation"`` (one convex relaxation), ``"branching"``;
+        ``"Lipschitz"`` (how fast the output can fall), ``"relaxation"`` (one convex relaxation),
+        ``"branching"``;
         ``"misclassified"``; ``"never flips"`` (the output has one sign everywhere); or
         ``"local search"`` where nothing did.
     nodes : ndarray of int, shape (n,)
@@ -168,7 +169,7 @@ def min_perturbation(
 
     The flipped set is a union of convex sets, one for each subset of the neurons that oppose the
     point. Local search from many starts moves from one to the next by exact projections; then
-    lower bounds are tried in order of cost: neuron by neuron, a convex minorant in closed form
+    lower bounds are tried in order of cost: Lipschitz constants, a convex minorant in closed form
     whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
     the ball, branch and bound. docs/theory.md, section 7.
 
