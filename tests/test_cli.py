@@ -126,12 +126,13 @@ def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path, monkeypatch):
     assert folder.is_dir()
 
 
-def test_an_interrupt_is_130(monkeypatch):
+def test_an_interrupt_is_130(capsys, monkeypatch):
     def interrupt(*args, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiments, "double_edge", interrupt)
     assert run_command(["run", *TINY]) == 130
+    assert capsys.readouterr().err == "reluflow: interrupted\n"
 
 
 def test_something_unexpected_is_1_and_points_to_debug(capsys, monkeypatch):

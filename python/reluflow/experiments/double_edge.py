@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reluflow._provenance import provenance
-from reluflow._results import Result, plain
+from reluflow._results import Result, Status, plain
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import as_positive_int, require_both_classes
 from reluflow.data import AssumptionReport, ClusterModel, Dataset
@@ -190,6 +190,8 @@ def double_edge(
     ------
     ValueError, TypeError, MemoryError
         On arguments out of range, and on problems that do not fit.
+    KeyboardInterrupt
+        On Ctrl-C, whichever step it ends: the numbers of the others would not be comparable.
     """
     start = time.perf_counter()
     threads = resolve_num_threads(num_threads)
@@ -208,6 +210,7 @@ def double_edge(
         num_threads=threads,
         progress=progress,
     )
+    _require_uninterrupted(flow.status)
     net = flow.net
     say("KKT certificate")
     classified = bool((flow.margins > 0).all())
@@ -221,6 +224,7 @@ def double_edge(
         seed=seed,
         num_threads=threads,
     )
+    _require_uninterrupted(error.status)
     say("universal perturbation")
     universal = universal_perturbation(
         net,
@@ -242,6 +246,7 @@ def double_edge(
         )
         for each in (net, robust_net)
     )
+    _require_uninterrupted(radii.status, robust_radii.status)
     settings = {
         "n": problem.data.n,
         "width": width,
@@ -283,6 +288,11 @@ def double_edge(
         summary=_summary(problem, flow, measured, error, radii, settings, threads, seconds),
         seconds=seconds,
     )
+
+
+def _require_uninterrupted(*statuses: Status) -> None:
+    if Status.INTERRUPTED in statuses:
+        raise KeyboardInterrupt
 
 
 def _problem(
