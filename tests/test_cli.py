@@ -62,7 +62,10 @@ def test_info(capsys):
     assert found["compiler"] in capsys.readouterr().out
 
 
-def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path):
+def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path, monkeypatch):
+    # Drawing is test_report's.
+    monkeypatch.setattr(report.write, "FIGURES", {})
+    monkeypatch.setattr(report.write, "render_page", lambda result, figures, command: command)
     folder = tmp_path / "report"
     assert run_command(["run", *TINY, "--json", "--out", str(folder)]) == 0
     captured = capsys.readouterr()
@@ -70,6 +73,7 @@ def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path):
     assert printed.pop("report") == str(folder)
     assert printed == json.loads((folder / "summary.json").read_text("utf-8"))
     assert "quantity" in captured.err
+    assert (folder / "index.html").read_text("utf-8").startswith("reluflow run --dim 60")
 
 
 def test_run_without_a_folder_shows_the_table(capsys, tmp_path, monkeypatch):

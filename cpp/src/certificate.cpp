@@ -13,7 +13,7 @@ namespace {
 // to lose no certificate that matters.
 constexpr double kConvexityMargin = 1e-9;
 // k_j ||row_j||^2 has to stay below 1 for convexity.
-constexpr double kLargestCurvature = 0.95;
+constexpr double kLargestCurvature = 1.0 - 1e-6;
 
 /// The quadratic in u: its value and gradient at the centre, and the weighted rows of its concave
 /// part, with bounds of their rounding errors.

@@ -14,6 +14,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kRootRounds = 12;
+// Relative error up to which `rows` stand for the weights.
+constexpr double kRowRounding = 1e-13;
 // Of N relative to its terms; a hundred times what the projections leave.
 constexpr double kStrictness = 1e-9;
 // Above this many opposing neurons their subsets are not enumerated.
@@ -46,8 +48,10 @@ struct PointState {
 /// "N < 0" as "N + margin <= 0" for a margin that no rounding error reaches: where the network is
 /// zero on a whole region, that region does not count as flipped.
 double strictness_margin(const PointProblem& problem) {
-  return kStrictness * (std::abs(problem.constant) +
-                        problem.side.output.cwiseAbs().dot(problem.preactivations.cwiseAbs()));
+  const Vector weights = problem.side.output.cwiseAbs();
+  double scale = std::abs(problem.constant) + weights.dot(problem.preactivations.cwiseAbs());
+  if (scale == 0.0) scale = weights.dot(problem.neurons.norms);
+  return kStrictness * (scale > 0.0 ? scale : 1.0);
 }
 
 PointProblem with_margin(PointProblem problem, double margin) {
@@ -95,7 +99,7 @@ class PointSolver {
     Intervals intervals = ball_intervals(problem_, state_.radius);
     try_certificate(intervals);
     if (settle(Proof::certificate)) return;
-    raise(tighten(problem_, state_.radius, enough(), slack_, kRootRounds, intervals).lower_bound);
+    raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals).lower_bound);
     if (settle(Proof::relaxation)) return;
     try_certificate(intervals);
     if (settle(Proof::certificate)) return;
@@ -105,6 +109,13 @@ class PointSolver {
 
  private:
   bool strict() const { return options_.flip == Flip::strict; }
+
+  /// How far outputs may be off up to the radius, over which the rounding of the rows adds up.
+  double slack() const {
+    return slack_ + kRowRounding * state_.radius *
+                        problem_.side.output.cwiseAbs().dot(problem_.neurons.norms);
+  }
+
   double enough() const { return (1.0 - options_.rtol) * state_.radius; }
 
   void raise(double lower_bound) {
@@ -140,21 +151,22 @@ class PointSolver {
     const Projection exact =
         strict() ? project(problem_, piece_of(problem_, search_.best_subset()), from)
                  : search_.best();
-    if (best_.point.size() > 0 && exact.distance >= state_.radius) return;
+    if (best_.coefficients.size() > 0 && exact.distance >= state_.radius) return;
     state_.radius = exact.distance;
-    state_.coefficients = -exact.scale * exact.multipliers;
+    state_.coefficients = exact.coefficients;
     state_.subset = search_.best_subset();
     best_ = exact;
   }
 
   void try_certificate(const Intervals& intervals) {
-    if (best_.point.size() == 0) return;
+    if (best_.coefficients.size() == 0) return;
     const ShorMultipliers multipliers = closed_form_multipliers(problem_, intervals, best_);
-    raise(shor_lower_bound(problem_, intervals, multipliers, best_.point, slack_));
+    const Vector centre = -best_.scale * (problem_.neurons.rows.transpose() * best_.multipliers);
+    raise(shor_lower_bound(problem_, intervals, multipliers, centre, slack()));
   }
 
   void try_branching(Intervals intervals, StopFlag& stop) {
-    const BranchingOptions options{options_.rtol, slack_, options_.max_nodes, strict(),
+    const BranchingOptions options{options_.rtol, slack(), options_.max_nodes, strict(),
                                    [&stop] { return stop(); }};
     const Incumbent incumbent = [this](const Subset& subset) {
       search_.from_subset(subset);
@@ -282,7 +294,7 @@ SubsetProjections subset_projections(const MatrixView& rows, const VectorView& o
     const Projection projection = project(problem, piece_of(problem, subset));
     result.distance[i] = projection.distance;
     result.lower_bound[i] = projection.lower_bound;
-    result.coefficients.row(i) = -projection.scale * projection.multipliers;
+    if (projection.coefficients.size() > 0) result.coefficients.row(i) = projection.coefficients;
   });
   return result;
 }

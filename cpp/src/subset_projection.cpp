@@ -17,6 +17,7 @@ constexpr int kNewtonIterations = 60;
 // How far above 0, relative to its terms, the piece may be at a point that counts as in it where
 // kinks meet at a sharp angle.
 constexpr double kFeasibilityTolerance = 1e-11;
+constexpr double kNear = 1e-12;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// What one vector of multipliers says about a piece.
@@ -92,17 +93,18 @@ void consider(const PointProblem& problem, const ConvexPiece& piece, const Vecto
     return;
   }
   const double norm = plane.normal.norm(), lower = plane.offset / norm;
+  const double scale = plane.offset / (norm * norm);
   if (lower > best.lower_bound) {
     best.lower_bound = lower;
     best.multipliers = multipliers;
+    best.scale = scale;
   }
-  const double scale = plane.offset / (norm * norm);
   const Vector slopes = -scale * (problem.neurons.rows * plane.normal);
   const double stretch = reach(problem, piece, slopes);
-  if (stretch * lower >= best.distance) return;
+  // Of points as near as rounding can tell, the last one is the most accurate.
+  if (!std::isfinite(stretch) || stretch * lower > best.distance * (1.0 + kNear)) return;
   best.distance = stretch * lower;
-  best.scale = stretch * scale;
-  best.point = -best.scale * plane.normal;
+  best.coefficients = -stretch * scale * multipliers;
   best.preactivations = problem.preactivations + stretch * slopes;
 }
 
@@ -110,7 +112,7 @@ Projection at_zero(const PointProblem& problem, const Vector& multipliers) {
   Projection result;
   result.distance = 0.0;
   result.multipliers = multipliers;
-  result.point = Vector::Zero(problem.neurons.rows.cols());
+  result.coefficients = Vector::Zero(problem.neurons.size());
   result.preactivations = problem.preactivations;
   return result;
 }
@@ -142,7 +144,8 @@ Projection project(const PointProblem& problem, const ConvexPiece& piece,
   for (int sweeps = kFirstSweeps; sweeps <= options.max_sweeps; sweeps *= kSweepGrowth) {
     ascent.ascend(sweeps, options.tolerance, options.stop_above);
     consider(problem, piece, ascent.multipliers(), best);
-    if (settled()) break;
+    if (best.empty || best.lower_bound >= options.stop_above) break;
+    // Also where the gap is closed: it is the square of what the multipliers may still be off.
     consider(problem, piece, active_set.finish(ascent.multipliers(), kActiveSetIterations), best);
     if (settled()) break;
     ascent.restart(best.multipliers);

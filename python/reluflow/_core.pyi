@@ -126,3 +126,69 @@ def count_errors(
     max_seconds: float,
     num_threads: int,
 ) -> ErrorCounts: ...
+
+class Proof:
+    name: str
+
+class StopReason:
+    name: str
+
+class PerturbationOutcome:
+    @property
+    def radius(self) -> _Floats: ...
+    @property
+    def lower_bound(self) -> _Floats: ...
+    @property
+    def coefficients(self) -> _Floats: ...
+    @property
+    def subsets(self) -> _Floats: ...
+    @property
+    def proofs(self) -> list[Proof]: ...
+    @property
+    def nodes(self) -> _Ints: ...
+    @property
+    def stopped(self) -> StopReason: ...
+
+class SubsetProjections:
+    @property
+    def distance(self) -> _Floats: ...
+    @property
+    def lower_bound(self) -> _Floats: ...
+    @property
+    def coefficients(self) -> _Floats: ...
+
+def ray_crossings(
+    preactivations: _Floats,
+    slopes: _Floats,
+    signs: _Floats,
+    output: _Floats,
+    constant: float,
+    labels: _Floats,
+    strict: bool,
+    num_threads: int,
+) -> _Floats: ...
+def subset_projections(
+    rows: _Floats,
+    output: _Floats,
+    constant: float,
+    preactivations: _Floats,
+    labels: _Floats,
+    subsets: _Floats,
+    num_threads: int,
+) -> SubsetProjections: ...
+def min_perturbations(
+    rows: _Floats,
+    output: _Floats,
+    constant: float,
+    lipschitz: float,
+    preactivations: _Floats,
+    labels: _Floats,
+    slack: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    strict: bool,
+    rtol: float,
+    max_nodes: int,
+    max_seconds: float,
+    num_threads: int,
+) -> PerturbationOutcome: ...

@@ -27,6 +27,8 @@ class Status(str, enum.Enum):
     DEGENERATE = "degenerate"
     NOT_SETTLED = "not_settled"
     NOT_SOLVED = "not_solved"
+    NOT_PROVED = "not_proved"
+    NOT_REACHED = "not_reached"
 
     @property
     def sentence(self) -> str:
@@ -84,6 +86,13 @@ _SENTENCES = {
     Status.NOT_SOLVED: (
         "Not solved: the program of the limit was not solved to the tolerance; see the residuals, "
         "and flow further."
+    ),
+    Status.NOT_PROVED: (
+        "Not all proved: where proved is False the radius is an upper bound, and lower_bound what "
+        "could be shown; raise max_nodes."
+    ),
+    Status.NOT_REACHED: (
+        "Not reached: along this direction that fraction flips at no norm; see curve for what does."
     ),
 }
 

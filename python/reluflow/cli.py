@@ -362,14 +362,16 @@ def _experiment(
     if out is not None:
         check_writable(out)
     log = Console(stderr=True, highlight=False)
-    result = double_edge(
-        source,
-        name=name,
-        progress=log.is_terminal,
-        announce=(lambda step: log.print(f"[dim]{step} ...[/dim]")) if log.is_terminal else None,
-        **settings,
-    )
-    folder = None if out is None else write_report(result, out, command=command)
+
+    def announce(step: str) -> None:
+        if log.is_terminal:
+            log.print(f"{step} ...", style="dim")
+
+    result = double_edge(source, name=name, progress=log.is_terminal, announce=announce, **settings)
+    folder = None
+    if out is not None:
+        announce("writing the report")
+        folder = write_report(result, out, command=command)
     print_result(log if as_json else Console(highlight=False), result)
     if as_json:
         print(json.dumps({**result.summary, "report": folder and str(folder)}, allow_nan=False))

@@ -12,12 +12,12 @@ namespace reluflow {
 /// than (sigma . a + constant) / ||rows^T sigma||.
 struct Projection {
   bool empty = false;                                         ///< C is empty, up to rounding
-  double distance = std::numeric_limits<double>::infinity();  ///< of `point`, which lies in C
+  double distance = std::numeric_limits<double>::infinity();  ///< of the nearest point found
   double lower_bound = 0.0;
-  Vector multipliers;     ///< sigma
-  double scale = 0.0;     ///< point = -scale rows^T sigma
-  Vector point;           ///< u
-  Vector preactivations;  ///< at u
+  Vector multipliers;     ///< sigma of the lower bound
+  double scale = 0.0;     ///< -scale rows^T sigma is the point of its plane nearest to 0
+  Vector coefficients;    ///< the nearest point found is rows^T coefficients
+  Vector preactivations;  ///< there
 };
 
 struct ProjectionOptions {

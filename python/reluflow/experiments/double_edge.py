@@ -71,8 +71,9 @@ class DoubleEdge(Result):
         Network that the flow started from.
     flow : FlowResult
         Gradient flow; ``flow.net`` is the trained network.
-    certificate : KKTCertificate
-        How near the trained network is to a KKT point.
+    certificate : KKTCertificate or None
+        How near the trained network is to a KKT point; None where the flow ended before every
+        example was classified.
     assumption : AssumptionReport or None
         Assumption 2.2, term by term; None for a given data set.
     error : ErrorEstimate
@@ -99,7 +100,7 @@ class DoubleEdge(Result):
     data: Dataset
     initial: TwoLayerNet
     flow: FlowResult
-    certificate: KKTCertificate
+    certificate: KKTCertificate | None
     assumption: AssumptionReport | None
     error: ErrorEstimate
     universal: Universal
@@ -209,7 +210,8 @@ def double_edge(
     )
     net = flow.net
     say("KKT certificate")
-    certificate = certify_kkt(net, problem.data)
+    classified = bool((flow.margins > 0).all())
+    certificate = certify_kkt(net, problem.data) if classified else None
     say("test error")
     error = test_error(
         net,
@@ -354,7 +356,7 @@ def _as_clusters(data: Dataset) -> ClusterModel:
 
 def _measurements(
     flow: FlowResult,
-    certificate: KKTCertificate,
+    certificate: KKTCertificate | None,
     error: ErrorEstimate,
     universal: Universal,
     radii: Perturbations,
@@ -369,7 +371,7 @@ def _measurements(
         "median smallest perturbation, robust network": robust,
         "double-edge ratio, robust over trained": robust / trained if trained > 0 else math.inf,
         "normalised margin": flow.normalized_margin,
-        "KKT stationarity": certificate.stationarity,
+        "KKT stationarity": math.nan if certificate is None else certificate.stationarity,
     }
 
 

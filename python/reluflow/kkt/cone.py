@@ -22,13 +22,15 @@ from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, Variables, v
 _MAX_ITERATIONS = 80
 _MAX_ROUNDS = 12
 # Gap relative to the objective, and dual residual, at which Newton's method can take over.
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-12
 _RESIDUAL = 1e-6
 # Of the step to the boundary.
 _DAMPING = 0.99
 _RIDGE = 1e-14
 # Pre-activations above this share of the largest ask for a kink force.
 _PRICE = 1e-9
+# Forces below this share of the largest multiplier are zero.
+_DROPPED = 1e-6
 # Groups join whose direction is longer than 1 by more than this.
 _PRICE_OF_GROUP = 1e-7
 
@@ -51,14 +53,16 @@ def solve_cone_program(program: GroupProgram) -> tuple[Solution, ActiveSet] | No
         if found is None:
             return None
         solution, active = found
-        joining_forces = _priced_forces(program, found, groups) & ~working
+        # Forces that came out as zero are dropped: the optimum stays, the systems stay small.
+        working = solution.force > _DROPPED * solution.lam.max()
+        joining_forces = _priced_forces(program, solution, groups) & ~working
         if groups.all():
             groups = groups & active.live
         joining_groups, their_forces = _priced_groups(program, solution, groups)
         if not joining_forces.any() and not joining_groups.any():
             break
         groups = groups | joining_groups
-        working = (working | joining_forces) & groups[:, None] | their_forces
+        working = working | joining_forces | their_forces
     return found
 
 
@@ -78,14 +82,17 @@ def _solve_working(
     return Solution(found[0].lam, force, mass), ActiveSet(found[1].support, kink, full, live)
 
 
-def _priced_forces(
-    program: GroupProgram, found: tuple[Solution, ActiveSet], groups: BoolArray
-) -> BoolArray:
-    """Harmful pairs of live groups that a force would help."""
-    solution, active = found
-    z = program.preactivations(solution.lam, solution.force)
-    carried = program.harmful & active.support & (active.live & groups)[:, None]
-    priced: BoolArray = carried & (z > _PRICE * np.abs(z).max())
+def _priced_forces(program: GroupProgram, solution: Solution, groups: BoolArray) -> BoolArray:
+    """Harmful pairs that a force would help: active on a support vector, or on a short margin.
+
+    Without its forces an example seems to have the margin of its helpful groups alone.
+    """
+    lam, force, mass = solution
+    z = program.preactivations(lam, force)
+    massive = groups & (mass > _DROPPED * mass.sum())
+    short = program.margins(mass, z) < 1 - _DROPPED
+    used = (lam > _DROPPED * lam.max()) | short
+    priced: BoolArray = program.harmful & used & massive[:, None] & (z > _PRICE * np.abs(z).max())
     return priced
 
 

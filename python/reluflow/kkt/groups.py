@@ -70,9 +70,8 @@ class NeuronGroups:
     def masses(self, net: TwoLayerNet) -> FloatArray:
         """sum of v_j^2 over the neurons of each group, shape (G,)."""
         inside = self.of_neuron >= 0
-        mass: FloatArray = np.bincount(
-            self.of_neuron[inside], net.v[inside] ** 2, minlength=len(self)
-        )
+        mass = np.zeros(len(self))
+        np.add.at(mass, self.of_neuron[inside], net.v[inside] ** 2)
         return mass
 
     def spread(self, net: TwoLayerNet) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +15,7 @@ from reluflow.flow import FlowResult, gradient_flow
 from reluflow.kkt.point import KKTPoint, kkt_point
 from reluflow.network import TwoLayerNet
 
-# Relative difference of multipliers, and of masses of directions, within which predictions agree.
+# Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
 
@@ -126,7 +127,7 @@ def flow_limit(
     """
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
-    settings = {"train_output": train_output, "bias": bias}
+    settings: dict[str, Any] = {"train_output": train_output, "bias": bias}
     predictions: list[Prediction] = []
     previous: KKTPoint | None = None
     frozen_at = np.inf
@@ -157,16 +158,21 @@ def _verdict(flow: FlowResult, point: KKTPoint, agrees: bool) -> Status | None:
 
 def same_point(first: KKTPoint, second: KKTPoint) -> bool:
     """Whether two predictions are one KKT point, up to how mass is spread within groups."""
-    size = np.abs(second.multipliers).max()
-    if size == 0 or not np.allclose(
-        first.multipliers, second.multipliers, rtol=0, atol=_AGREEMENT * size
-    ):
+    size = second.multipliers.max()
+    change = np.abs(first.multipliers - second.multipliers).max()
+    if size == 0 or change > _AGREEMENT * size:
         return False
     return _directions(first) == _directions(second)
 
 
 def _directions(point: KKTPoint) -> set[tuple[float, bytes]]:
-    return {(group.sign, group.examples.tobytes()) for group in point.groups if group.mass > 0}
+    """Signs and patterns on the support of the live groups: with lam, these are the directions."""
+    support = point.multipliers > _AGREEMENT * point.multipliers.max()
+    return {
+        (group.sign, group.examples[support[group.examples]].tobytes())
+        for group in point.groups
+        if group.mass > 0
+    }
 
 
 def _limit(
@@ -194,7 +200,7 @@ def angle(first: TwoLayerNet, second: TwoLayerNet) -> float:
     From the chord between the normalised parameters, which keeps its digits for small angles.
     """
     a, b = (_parameters(net) / net.norm for net in (first, second))
-    return float(2 * np.arcsin(min(1.0, np.linalg.norm(a - b) / 2)))
+    return 2 * math.asin(min(1.0, float(np.linalg.norm(a - b)) / 2))
 
 
 def _parameters(net: TwoLayerNet) -> FloatArray:

@@ -10,13 +10,17 @@ docs/theory.md, section 4.5.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
 from reluflow._validation import BoolArray, FloatArray
 from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, Variables, variables
+
+StateArray = NDArray[np.int8]
 
 _MAX_STEPS = 25
 _MAX_CHANGES = 60
@@ -202,7 +206,9 @@ def _degenerate(program: GroupProgram, found: Solution, active: ActiveSet) -> bo
 # --- the shortest direction of one group ----------------------------------------------------------
 
 
-def shortest(program: GroupProgram, lam: FloatArray, g: int) -> tuple[float, FloatArray, BoolArray]:
+def shortest(
+    program: GroupProgram, lam: FloatArray, g: int
+) -> tuple[float, FloatArray, StateArray]:
     """rho_g = min over 0 <= t <= lam of ||a_g||, with its t (n,) and states (n,) 0, 1 or 2.
 
     States: 0 no force, 1 at the kink, 2 full. A group with rho_g < 1 dies along the flow, its
@@ -213,7 +219,7 @@ def shortest(program: GroupProgram, lam: FloatArray, g: int) -> tuple[float, Flo
 
 def shortest_of_pattern(
     K: FloatArray, pattern: BoolArray, harmful: BoolArray, lam: FloatArray
-) -> tuple[float, FloatArray, BoolArray]:
+) -> tuple[float, FloatArray, StateArray]:
     """`shortest` for any pattern."""
     own = pattern * lam
     base = K @ own
@@ -224,8 +230,7 @@ def shortest_of_pattern(
         seen.add(states.tobytes())
         t = np.where(states == 2, lam, 0.0)
         kink = np.flatnonzero(states == 1)
-        pull = (base - K @ t)[kink]
-        t[kink] = np.linalg.lstsq(K[np.ix_(kink, kink)], pull, rcond=1e-13)[0]
+        t[kink] = _solve_gram(K[np.ix_(kink, kink)], (base - K @ t)[kink])
         z = base - K @ t
         flat, small = _ZERO * np.abs(base).max(), _ZERO * lam.max()
         changed = states.copy()
@@ -236,4 +241,14 @@ def shortest_of_pattern(
         states = changed
     t = np.clip(t, 0, np.where(harmful, lam, 0))
     a = own - t
-    return float(np.sqrt(max(a @ K @ a, 0.0))), t, states
+    return math.sqrt(max(float(a @ K @ a), 0.0)), t, states
+
+
+def _solve_gram(K: FloatArray, right: FloatArray) -> FloatArray:
+    """K^-1 right, or the shortest solution where examples are dependent."""
+    try:
+        factor = scipy.linalg.cho_factor(K, check_finite=False)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(K, right, rcond=1e-13)[0], dtype=np.float64)
+    solution: FloatArray = scipy.linalg.cho_solve(factor, right, check_finite=False)
+    return solution

@@ -239,7 +239,9 @@ def _fixed_output(program: GroupProgram) -> NewtonResult | None:
         lam, force = _solve_quadratic(program, working, support)
         z = program.preactivations(lam, force)
         support = lam > 0
-        joining = program.harmful & support & ~working & (z > _ZERO * np.abs(z).max())
+        # Without its forces an example seems to have the margin of its helpful groups alone.
+        short = program.margins(program.fixed_mass, z) < 1 - _ZERO
+        joining = program.harmful & (support | short) & ~working & (z > _ZERO * np.abs(z).max())
         if not joining.any():
             break
         working |= joining
@@ -256,6 +258,7 @@ def _solve_quadratic(
     n, live = len(program.y), np.ones(len(program.sign), dtype=bool)
     everything = ActiveSet(np.ones(n, dtype=bool), working, np.zeros_like(working), live)
     layout = variables(program, everything)
+    assert program.fixed_mass is not None
     H = (layout.pull * program.fixed_mass) @ layout.pull.T
     H *= program.K[np.ix_(layout.example, layout.example)]
     h = np.concatenate([np.ones(n), np.zeros(len(layout.example) - n)])
@@ -276,7 +279,7 @@ def _assembled(
     found: NewtonResult,
     setting: _Setting,
 ) -> KKTPoint:
-    lam = found.solution[0]
+    lam = found.solution.lam
     limit = _spread(net, data, groups, program, found, setting)
     clarke = _clarke(net, data, groups, found, limit)
     residuals = _residuals(limit, data, lam, clarke, setting)
@@ -347,11 +350,15 @@ def _clarke(
 
 
 def _consistent(program: GroupProgram, found: NewtonResult) -> bool:
-    """Whether live groups are active on the helpful examples of their pattern, and no others."""
-    live = found.active.live
-    z = program.preactivations(found.solution.lam, found.solution.force)[live]
+    """Whether live groups are active on the support vectors of their pattern, and no others.
+
+    Examples with multiplier zero do not act on any group, whichever side they are on.
+    """
+    live, support = found.active.live, found.active.support
+    z = program.preactivations(found.solution.lam, found.solution.force)[np.ix_(live, support)]
     flat = _ZERO * np.abs(z).max()
-    pattern, harmful = program.pattern[live], program.harmful[live]
+    pattern = program.pattern[np.ix_(live, support)]
+    harmful = program.harmful[np.ix_(live, support)]
     return bool((z[pattern] > -flat).all() and (z[~pattern & ~harmful] < flat).all())
 
 

@@ -7,6 +7,8 @@ harmful examples (docs/theory.md, section 4.6).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 
@@ -86,6 +88,6 @@ def _shortest_separator(
         wrong = used & (sign * beta < -small)
         violated = ~used & (own | harmful) & (missing > flat)
         if not wrong.any() and not violated.any():
-            return beta, float(np.sqrt(max(beta @ z, 0.0)))
+            return beta, math.sqrt(max(float(beta @ z), 0.0))
         used = (used & ~wrong) | violated
     return None

@@ -65,6 +65,12 @@ class Projection:
     scale: float
     z: FloatArray
 
+    @property
+    def coefficients(self) -> FloatArray:
+        """c with point = rows^T c; zero where there is no point."""
+        found = np.isfinite(self.distance)
+        return -self.scale * self.multipliers if found else np.zeros_like(self.multipliers)
+
 
 def project(problem: PointProblem, piece: ConvexPiece) -> Projection:
     """Cutting planes (Kelley 1960): the piece is the maximum of planes, one for each choice of

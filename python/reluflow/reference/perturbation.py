@@ -102,7 +102,7 @@ def subset_projections(
     return SubsetProjections(
         np.array([p.distance for p in projections]),
         np.array([p.lower_bound for p in projections]),
-        np.array([-p.scale * p.multipliers for p in projections]),
+        np.array([p.coefficients for p in projections]),
     )
 
 
@@ -243,8 +243,10 @@ class _PointSolver:
         self.proof, self.nodes = Proof.none, 0
         self.best: Projection | None = None
         # "N < 0" as "N + margin <= 0" for a margin that no rounding error reaches.
-        magnitude = abs(problem.constant) + float(np.abs(problem.v) @ np.abs(problem.a))
-        margin = _STRICTNESS * magnitude if strict else 0.0
+        weights = np.abs(problem.v)
+        scale = abs(problem.constant) + float(weights @ np.abs(problem.a))
+        scale = scale or float(weights @ problem.norms) or 1.0
+        margin = _STRICTNESS * scale if strict else 0.0
         self.searched = _LocalSearch(replace(problem, constant=problem.constant + margin))
 
     @property
@@ -314,7 +316,7 @@ class _PointSolver:
         if self.best is not None and exact.distance >= self.radius:
             return
         self.best, self.radius = exact, exact.distance
-        self.coefficients = -exact.scale * exact.multipliers
+        self.coefficients = exact.coefficients
         self.subset = self.searched.subset
 
     def _certify(self, intervals: Intervals) -> None:

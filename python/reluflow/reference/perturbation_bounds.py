@@ -20,7 +20,7 @@ from reluflow.reference.ray_crossing import first_crossing
 
 _MARGIN = 1e-13
 _CONVEXITY_MARGIN = 1e-9
-_LARGEST_CURVATURE = 0.95
+_LARGEST_CURVATURE = 1 - 1e-6
 _WORTHWHILE = 0.05
 
 

@@ -179,9 +179,18 @@ def _provenance(result: DoubleEdge) -> dict[str, str]:
         "flow": f"{flow.status.value}, {flow.evaluations:,} gradients in {flow.form} form",
         "log(1/L) reached": wording.number(flow.log_inverse_loss),
         "train accuracy": wording.number(summary["train_accuracy"]),
-        "KKT feasibility": wording.number(result.certificate.feasibility),
-        "KKT complementarity": wording.number(result.certificate.complementarity),
+        **_residuals(result),
         "test error": f"{result.error.method}, {wording.error_evidence(result)}",
+    }
+
+
+def _residuals(result: DoubleEdge) -> dict[str, str]:
+    if result.certificate is None:
+        return {}
+    names = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    return {
+        f"KKT {name.replace('_', ' ')}": wording.number(getattr(result.certificate, name))
+        for name in names
     }
 
 
@@ -238,4 +247,4 @@ def _typeset(text: str) -> Markup:
 
 
 def _as_power(match: re.Match[str]) -> str:
-    return f"{match[1]} × 10^{int(match[2])}"
+    return f"{match[1]}×10^{int(match[2])}"

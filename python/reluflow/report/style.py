@@ -29,7 +29,7 @@ BANNER = (10.4, 3.7)
 
 # Glyphs are drawn as outlines in SVG, so that a figure looks the same wherever it is opened; the
 # salt makes identifiers, and with them the files, the same from run to run.
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "mathtext.fontset": "dejavusans",

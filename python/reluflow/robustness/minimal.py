@@ -1,10 +1,12 @@
-"""Smallest perturbations, with proof."""
+"""The smallest perturbation that flips a point, with proof."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,75 +16,139 @@ from reluflow._dispatch import kernels
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
 from reluflow._threads import resolve_num_threads
-from reluflow._validation import FloatArray, IntArray, as_array, as_labels, as_number, one_of
+from reluflow._validation import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    as_array,
+    as_labels,
+    as_number,
+    as_positive_int,
+    require_memory,
+)
 from reluflow.data import ClusterModel, Dataset
 from reluflow.network import TwoLayerNet, require_dim
+from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
+from reluflow.robustness._row_space import RowSpace
+from reluflow.robustness._targets import targets_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DEFINITIONS = ("nonstrict", "strict")
-MAX_NODES = 100
-# Opposite examples or means tried as starts, the nearest first.
-MOST_TARGETS = 12
+# How the kernels' proofs read in a result.
+_METHODS = {
+    "none": "local search",
+    "already_flipped": "misclassified",
+    "neuronwise": "Lipschitz",
+    "certificate": "certificate",
+    "relaxation": "relaxation",
+    "branching": "branching",
+    "never_flips": "never flips",
+}
+
+# A perturbation is checked at (1 + _OVERSHOOT) times itself.
+_OVERSHOOT = 1e-9
+# Shifts of the pre-activations, relative to their terms, for a point whose check fails.
+_NUDGES = tuple(10.0**exponent for exponent in range(-14, -8))
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbations(Result):
-    """The smallest L2 perturbation of every point, or bounds on it.
+    """The smallest perturbation in Euclidean norm of every point, or bounds on it.
 
     Attributes
     ----------
     radius : ndarray, shape (n,)
-        Norm of the perturbation found: an upper bound, and where ``proved`` the exact value.
+        Norm of the shortest perturbation found: an upper bound, and where ``proved`` the exact
+        value to ``rtol``. 0 where the point is misclassified, infinite where none was found.
     lower_bound : ndarray, shape (n,)
-        No perturbation below this norm flips the point.
+        No perturbation below this norm flips the point. Rounding errors of the computation are
+        counted against it.
     perturbation : ndarray, shape (n, d)
+        Perturbations delta of norm ``radius`` up to 1e-8 of it; (1 + 1e-9) delta flips. Zero where
+        the radius is 0 or infinite.
     proved : ndarray of bool, shape (n,)
-        Whether lower_bound >= (1 - rtol) radius by a verified certificate.
+        Whether lower_bound >= (1 - rtol) radius, or the network never flips.
     method : tuple of str
-        What proved each radius.
+        What closed the gap: ``"certificate"`` (the closed-form convex minorant),
+        ``"Lipschitz"`` (how fast the output can fall), ``"relaxation"`` (one convex relaxation),
+        ``"branching"``;
+        ``"misclassified"``; ``"never flips"`` (the output has one sign everywhere); or
+        ``"local search"`` where nothing did.
     nodes : ndarray of int, shape (n,)
         Nodes of branch and bound.
+    flips : float
+        Share of the points with finite radius above 0 for which N(x + (1 + 1e-9) delta), evaluated
+        in the network itself, is flipped.
     definition : str
         ``"nonstrict"``: y N <= 0 counts as flipped; ``"strict"``: y N < 0.
+    rtol : float
     status : Status
+        How the computation ended; prints as a sentence.
     provenance : dict
+        Version, backend, instruction set and number of threads.
     seconds : float
+        Wall time.
     """
 
     radius: FloatArray
     lower_bound: FloatArray
     perturbation: FloatArray
-    proved: np.ndarray[Any, np.dtype[np.bool_]]
+    proved: BoolArray
     method: tuple[str, ...]
     nodes: IntArray
+    flips: float
     definition: str
+    rtol: float
     status: Status
     provenance: dict[str, Any]
     seconds: float
 
+    @property
+    def gap(self) -> FloatArray:
+        """1 - lower_bound / radius, shape (n,); 0 where both are 0 or infinite."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gap = 1 - self.lower_bound / self.radius
+        return np.where(self.lower_bound == self.radius, 0.0, gap)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the perturbations themselves, JSON-ready."""
+        fields = super().to_dict()
+        del fields["perturbation"]
+        return fields
+
     def __str__(self) -> str:
-        sign = "<=" if self.definition == "nonstrict" else "<"
-        low, middle, high = np.quantile(self.radius, [0, 0.5, 1])
-        return "\n".join(
-            [
-                f"Smallest perturbations, y N {sign} 0 counting as flipped",
-                f"  points              {len(self.radius)}",
+        n = len(self.radius)
+        lines = [
+            f"Smallest perturbations of {n} points",
+            f"  definition          {self.definition}: {DEFINITIONS[self.definition]}",
+        ]
+        if n:
+            low, middle, high = (_order_statistic(self.radius, share) for share in (0.0, 0.5, 1.0))
+            methods = ", ".join(f"{name} {m}" for name, m in Counter(self.method).most_common())
+            lines += [
                 f"  radius              median {middle:.6g}, from {low:.6g} to {high:.6g}",
-                f"  proved exact        {int(self.proved.sum())} of {len(self.radius)}",
-                f"  {self.status}",
+                f"  proved              {int(self.proved.sum())} of {n}, to {self.rtol:g}",
+                f"  largest gap         {self.gap.max():.3g}",
+                f"  method              {methods}",
+                f"  flips               {self.flips:.6g} of the perturbations, evaluated anew",
             ]
-        )
+        return "\n".join([*lines, f"  seconds             {self.seconds:.3g}", f"  {self.status}"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Histogram of the radii."""
+        """Histogram of the finite radii, proved and not."""
         if ax is None:
             import matplotlib.pyplot as plt
 
             ax = plt.figure().subplots()
-        ax.hist(self.radius[np.isfinite(self.radius)], bins="auto")
-        ax.set(xlabel="radius", ylabel="points")
+        finite = np.isfinite(self.radius)
+        edges = np.histogram_bin_edges(self.radius[finite], bins="auto").tolist()
+        for chosen, label in ((self.proved, "exact"), (~self.proved, "upper bound")):
+            if (chosen & finite).any():
+                ax.hist(self.radius[chosen & finite], bins=edges, label=label)
+                ax.legend()
+        ax.set(xlabel="smallest perturbation", ylabel="points")
         return ax
 
 
@@ -94,75 +160,198 @@ def min_perturbation(
     definition: str = "nonstrict",
     rtol: float = 1e-6,
     max_seconds: float | None = None,
+    max_nodes: int = 100,
     num_threads: int | None = None,
     clusters: ClusterModel | Dataset | None = None,
     backend: str = "native",
 ) -> Perturbations:
-    """The smallest L2 perturbation that flips each point, and how much of that is proved."""
+    """The smallest perturbation, in Euclidean norm, that flips each point, with proof.
+
+    The flipped set is a union of convex sets, one for each subset of the neurons that oppose the
+    point. Local search from many starts moves from one to the next by exact projections; then
+    lower bounds are tried in order of cost: Lipschitz constants, a convex minorant in closed form
+    whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
+    the ball, branch and bound. docs/theory.md, section 7.
+
+    Parameters
+    ----------
+    net : TwoLayerNet
+    X : array_like, shape (n, d)
+        Points, one a row.
+    y : array_like, shape (n,), optional
+        Labels -1 and +1; by default the sign of N(x), +1 where that is 0. A point that is
+        misclassified has radius 0.
+    definition : {"nonstrict", "strict"}
+        Whether y N(x + delta) <= 0 or < 0 counts as flipped. They differ where the network is 0 on
+        a whole region. With "strict" the radius is the infimum.
+    rtol : float
+        Relative gap below which a radius counts as proved, in (0, 1).
+    max_seconds : float or None
+        Time for search and proof. Every point has valid bounds whenever it ends.
+    max_nodes : int
+        Nodes of branch and bound a point; 0 for none.
+    num_threads : int or None
+        None means all cores that the process may use. The result does not depend on it.
+    clusters : ClusterModel or Dataset, optional
+        Where searches also start: towards means of clusters of the opposite label, one by one, in
+        pairs and together. Without it the points of ``X`` with the opposite label serve.
+    backend : {"native", "numpy"}
+        Compiled kernels, or the NumPy reference.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dimensions disagree, an entry is not finite, or an argument is out of range.
+    TypeError
+        If ``clusters`` is something else.
+    MemoryError
+        If the perturbations would not fit.
+    """
+    start = time.perf_counter()
     points = as_array("X", X, 2)
     require_dim("X", points.shape[1], net)
-    one_of("definition", definition, DEFINITIONS)
-    outputs = net(points)
-    labels = np.where(outputs >= 0, 1.0, -1.0) if y is None else as_labels("y", y, len(points))
-    start = time.perf_counter()
-    threads = resolve_num_threads(num_threads)
-    # Everything happens in the row space of W.
-    Q, R = np.linalg.qr(net.W.T)
-    rows = np.ascontiguousarray(R.T)
-    targets, order = _targets(points, labels, clusters)
-    kernel = kernels(backend)
-    pre = points @ net.W.T + net.b
-    eps = np.finfo(float).eps
-    size = np.abs(points) @ np.abs(net.W).T + np.abs(net.b)
-    slack = (net.dim + net.width) * eps * (size @ np.abs(net.v))
-    lipschitz = float(np.abs(net.v) @ np.linalg.norm(net.W, axis=1)) * (1 + 1e-9)
+    labels = None if y is None else as_labels("y", y, len(points))
+    strict = is_strict(definition)
+    rtol = as_number("rtol", rtol, above=0)
+    if rtol >= 1:
+        raise ValueError(f"rtol must be below 1; got {rtol:g}")
+    seconds = math.inf if max_seconds is None else as_number("max_seconds", max_seconds, at_least=0)
+    nodes = as_positive_int("max_nodes", max_nodes, minimum=0)
+    source = _as_source(clusters, net)
+    kernel, threads = kernels(backend), resolve_num_threads(num_threads)
+    require_memory(f"perturbations of {len(points)} x {net.dim}", 16.0 * points.size)
+    if labels is None:
+        labels = np.where(net(points, num_threads=threads) >= 0, 1.0, -1.0)
+    space = RowSpace.of(net)
+    preactivations = space.preactivations(points)
+    targets, target_order = targets_for(points, labels, source)
     outcome = kernel.min_perturbations(
-        rows,
-        net.v,
-        0.0,
-        lipschitz,
-        pre,
+        space.rows,
+        space.output,
+        space.constant,
+        space.lipschitz,
+        preactivations,
         labels,
-        slack,
-        targets @ net.W.T + net.b,
-        order,
-        definition == "strict",
-        as_number("rtol", rtol, above=0),
-        MAX_NODES,
-        math.inf if max_seconds is None else as_number("max_seconds", max_seconds, at_least=0),
+        space.rounding(points),
+        space.preactivations(targets),
+        target_order,
+        strict,
+        rtol,
+        nodes,
+        seconds,
         threads,
     )
-    status = {
-        "none": Status.CONVERGED,
-        "interrupted": Status.INTERRUPTED,
-        "deadline": Status.MAX_SECONDS,
-    }[outcome.stopped.name]
-    methods = tuple(proof.name for proof in outcome.proofs)
+    check = _Check(net, space, points, labels, definition, threads)
+    perturbation, flips = check.perturbations(kernel, preactivations, outcome)
+    method = tuple(_METHODS[proof.name] for proof in outcome.proofs)
+    proved = np.array([proof.name != "none" for proof in outcome.proofs], dtype=np.bool_)
     return Perturbations(
         radius=outcome.radius,
         lower_bound=outcome.lower_bound,
-        perturbation=(outcome.coefficients @ rows) @ Q.T,
-        proved=np.array([method != "none" for method in methods]),
-        method=methods,
+        perturbation=perturbation,
+        proved=proved,
+        method=method,
         nodes=outcome.nodes,
+        flips=flips,
         definition=definition,
-        status=status,
+        rtol=rtol,
+        status=_status(outcome.stopped.name, proved),
         provenance=provenance(backend=backend, num_threads=threads),
         seconds=time.perf_counter() - start,
     )
 
 
-def _targets(
-    points: FloatArray, labels: FloatArray, clusters: ClusterModel | Dataset | None
-) -> tuple[FloatArray, IntArray]:
-    if isinstance(clusters, ClusterModel):
-        targets, signs = clusters.means, clusters.labels
-    elif isinstance(clusters, Dataset):
-        targets, signs = clusters.X, clusters.y
-    else:
-        targets, signs = points, labels
-    squared = (targets**2).sum(1) - 2 * points @ targets.T
-    squared[labels[:, None] == signs] = math.inf
-    order = np.argsort(squared, axis=1, kind="stable")[:, :MOST_TARGETS].astype(np.int64)
-    order[np.isinf(np.take_along_axis(squared, order, axis=1))] = -1
-    return np.ascontiguousarray(targets), np.ascontiguousarray(order)
+def _as_source(
+    clusters: ClusterModel | Dataset | None, net: TwoLayerNet
+) -> ClusterModel | Dataset | None:
+    if clusters is None:
+        return None
+    if not isinstance(clusters, ClusterModel | Dataset):
+        raise TypeError(
+            f"clusters must be a ClusterModel or a Dataset; got {type(clusters).__name__}"
+        )
+    require_dim("clusters", clusters.dim, net)
+    return clusters
+
+
+def _status(stopped: str, proved: BoolArray) -> Status:
+    if stopped == "interrupted":
+        return Status.INTERRUPTED
+    if stopped == "deadline":
+        return Status.MAX_SECONDS
+    return Status.CONVERGED if proved.all() else Status.NOT_PROVED
+
+
+def _order_statistic(values: FloatArray, share: float) -> float:
+    """A quantile without interpolation, so that infinities do no harm."""
+    return float(np.quantile(values, share, method="inverted_cdf"))
+
+
+class _Check:
+    """Maps perturbations back to d coordinates and evaluates them in the network itself."""
+
+    def __init__(
+        self,
+        net: TwoLayerNet,
+        space: RowSpace,
+        points: FloatArray,
+        labels: FloatArray,
+        definition: str,
+        threads: int,
+    ) -> None:
+        self.net, self.space, self.points, self.labels = net, space, points, labels
+        self.definition, self.threads = definition, threads
+
+    def perturbations(
+        self, kernel: ModuleType, preactivations: FloatArray, outcome: Any
+    ) -> tuple[FloatArray, float]:
+        """Perturbations (n, d), and the share of them that flips."""
+        found = np.isfinite(outcome.radius) & (outcome.radius > 0)
+        perturbation = self.space.perturbations(outcome.coefficients)
+        perturbation[~found] = 0.0
+        stubborn = np.flatnonzero(found)
+        stubborn = stubborn[~self._flip(stubborn, perturbation[stubborn])]
+        for nudge in _NUDGES:
+            if len(stubborn) == 0:
+                break
+            nudged = self._nudged(kernel, preactivations, outcome, stubborn, nudge)
+            perturbation[stubborn] = nudged
+            stubborn = stubborn[~self._flip(stubborn, nudged)]
+        count = int(found.sum())
+        return perturbation, 1.0 - len(stubborn) / count if count else 1.0
+
+    def _nudged(
+        self,
+        kernel: ModuleType,
+        preactivations: FloatArray,
+        outcome: Any,
+        rows: IntArray,
+        nudge: float,
+    ) -> FloatArray:
+        """Nearest points of the same convex pieces with every pre-activation shifted against the
+        flip: a little further inside, where rounding can do no harm.
+        """
+        space, labels = self.space, self.labels[rows]
+        norms = np.linalg.norm(space.weights, axis=1)
+        reach = np.linalg.norm(self.points[rows], axis=1) + outcome.radius[rows]
+        shift = nudge * (np.outer(reach, norms) + np.abs(space.bias))
+        shifted = preactivations[rows] + np.sign(np.outer(labels, space.output)) * shift
+        projections = kernel.subset_projections(
+            space.rows,
+            space.output,
+            space.constant,
+            np.ascontiguousarray(shifted),
+            labels,
+            np.ascontiguousarray(outcome.subsets[rows]),
+            self.threads,
+        )
+        return space.perturbations(projections.coefficients) / (1 + _OVERSHOOT)
+
+    def _flip(self, rows: IntArray, perturbation: FloatArray) -> BoolArray:
+        flipped = np.zeros(len(rows), dtype=np.bool_)
+        for begin in range(0, len(rows), _ROWS_AT_ONCE):
+            part = slice(begin, begin + _ROWS_AT_ONCE)
+            moved = self.points[rows[part]] + (1 + _OVERSHOOT) * perturbation[part]
+            margins = self.labels[rows[part]] * self.net(moved, num_threads=self.threads)
+            flipped[part] = is_flipped(margins, self.definition)
+        return flipped

@@ -11,17 +11,17 @@ from numpy.typing import ArrayLike
 
 from reluflow._dispatch import kernels
 from reluflow._provenance import provenance
-from reluflow._results import Result
+from reluflow._results import Result, Status
 from reluflow._threads import resolve_num_threads
-from reluflow._validation import FloatArray, as_array, as_number, as_positive_int, one_of
+from reluflow._validation import FloatArray, as_array, as_number, as_positive_int
 from reluflow.data import ClusterModel, Dataset
 from reluflow.network import TwoLayerNet, require_dim
+from reluflow.robustness._definition import DEFINITIONS, is_strict
+from reluflow.robustness._row_space import RowSpace
+from reluflow.robustness._targets import cluster_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-DEFINITIONS = ("nonstrict", "strict")
-DIRECTIONS = ("means",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,10 @@ class FlipCurve(Result):
     Attributes
     ----------
     norm : ndarray, shape (n,)
-        Norms at which an example flips, ascending; infinite where one never does.
+        Norms at which an example first flips, ascending; 0 where it is misclassified, infinite
+        where it never flips.
     fraction, fraction_positive, fraction_negative : ndarray, shape (n,)
-        Flipped fraction at that norm: of all examples, of the positive, of the negative ones.
+        Fraction flipped up to that norm: of all examples, of the positive, of the negative ones.
     """
 
     norm: FloatArray
@@ -53,16 +54,24 @@ class Universal(Result):
     norm : float
         ||z|| at which the asked-for fraction flips; infinite where it never does.
     eta : float
-        Multiple of the direction as it was given, for "means" of sum_q y_q mu_q.
+        ||z|| over the length of the direction as it was given, for "means" of sum_q y_q mu_q.
+    flip : float
+        The fraction that was asked for.
     flipped : float
-        Fraction flipped at that norm.
+        Fraction flipped at ``norm``; where that is infinite, the largest that flips.
     curve : FlipCurve
     norm_50, norm_95, norm_100 : float
         Norms that flip half, 95 % and all of the examples.
+    norm_positive, norm_negative : float
+        Norms that flip the fraction ``flip`` of the positive and of the negative examples; nan
+        where there are none.
     scale : float
         sqrt(d/k), the norm for noise-free orthogonal means.
+    examples : int
+        Number of examples n.
     definition : str
         ``"nonstrict"``: y N <= 0 counts as flipped; ``"strict"``: y N < 0.
+    status : Status
     provenance : dict
         Version, backend, instruction set and number of threads.
     """
@@ -70,22 +79,43 @@ class Universal(Result):
     direction: FloatArray
     norm: float
     eta: float
+    flip: float
     flipped: float
     curve: FlipCurve
     norm_50: float
     norm_95: float
     norm_100: float
+    norm_positive: float
+    norm_negative: float
     scale: float
+    examples: int
     definition: str
+    status: Status
     provenance: dict[str, Any]
 
+    @property
+    def ratio(self) -> float:
+        """norm / sqrt(d/k)."""
+        return self.norm / self.scale
+
     def __str__(self) -> str:
-        sign = "<=" if self.definition == "nonstrict" else "<"
-        lines = [f"Universal perturbation, y N {sign} 0 counting as flipped"]
+        lines = [
+            f"Universal perturbation, x - y z, of {self.examples:,} examples",
+            f"  definition          {self.definition}: {DEFINITIONS[self.definition]}",
+        ]
         for share, norm in ((50, self.norm_50), (95, self.norm_95), (100, self.norm_100)):
-            text = f"{norm:.5g} = {norm / self.scale:.4f} sqrt(d/k)"
-            lines.append(f"  {share:>3} % flip at     {text if math.isfinite(norm) else 'never'}")
+            lines.append(f"  {share:>3} % flip at       {self._in_units(norm)}")
+        lines += [
+            f"  {100 * self.flip:g} % of positive    {self._in_units(self.norm_positive)}",
+            f"  {100 * self.flip:g} % of negative    {self._in_units(self.norm_negative)}",
+            f"  {self.status}",
+        ]
         return "\n".join(lines)
+
+    def _in_units(self, norm: float) -> str:
+        if not math.isfinite(norm):
+            return "never"
+        return f"{norm:.5g} = {norm / self.scale:.4f} sqrt(d/k)"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Flipped fraction against the norm, sqrt(d/k) marked."""
@@ -94,7 +124,8 @@ class Universal(Result):
 
             ax = plt.figure().subplots()
         shown = np.isfinite(self.curve.norm)
-        ax.step(self.curve.norm[shown], self.curve.fraction[shown], where="post")
+        norm = np.concatenate([[0.0], self.curve.norm[shown]])
+        ax.step(norm, np.concatenate([[0.0], self.curve.fraction[shown]]), where="post")
         ax.axvline(self.scale, linestyle="--", color="black", linewidth=1)
         ax.set(xlabel="||z||", ylabel="flipped fraction", ylim=(0, 1.02))
         return ax
@@ -115,7 +146,7 @@ def universal_perturbation(
 ) -> Universal:
     """The norm at which one shift, x - y z, flips a given fraction of the examples.
 
-    For every example the crossing along the direction is found exactly, so that the curve of
+    For every example the first crossing along the direction is found exactly, so that the curve of
     flipped fractions is exact too (Frei et al. 2023, Theorem 4.2, for z along sum_q y_q mu_q).
 
     Parameters
@@ -144,78 +175,75 @@ def universal_perturbation(
     ------
     ValueError
         If an argument is out of its range or dimensions differ.
+    TypeError
+        If ``clusters_or_data`` is something else.
     """
-    one_of("definition", definition, DEFINITIONS)
+    strict = is_strict(definition)
     flip = as_number("flip", flip, above=0)
     if flip > 1:
         raise ValueError(f"flip must be at most 1; got {flip:g}")
-    means = _means_of(clusters_or_data)
+    kernel, threads = kernels(backend), resolve_num_threads(num_threads)
     n = as_positive_int("n", n)
-    if examples is not None:
-        data = examples
-    elif isinstance(clusters_or_data, ClusterModel):
-        data = clusters_or_data.sample(n, seed)
+    if examples is None:
+        data = _examples(clusters_or_data, net, n, seed)
     else:
-        data = clusters_or_data
-    require_dim("clusters_or_data", data.dim, net)
-    z = _direction(direction, means, net)
+        data = _examples(examples, net, n, seed)
+    z = _direction(direction, clusters_or_data, net)
     length = float(np.linalg.norm(z))
     unit = z / length
-    threads = resolve_num_threads(num_threads)
-    norms = kernels(backend).ray_crossings(
-        data.X @ net.W.T + net.b,
-        net.W @ unit,
+    space = RowSpace.of(net)
+    norms = kernel.ray_crossings(
+        space.preactivations(data.X),
+        space.weights @ unit,
         -data.y,
-        net.v,
-        0.0,
+        space.output,
+        space.constant,
         data.y,
-        definition == "strict",
+        strict,
         threads,
     )
-    curve = _curve(norms, data.y)
-    norm = _norm_that_flips(curve, flip)
+    norm = _norm_that_flips(norms, flip)
     return Universal(
         direction=unit,
         norm=norm,
         eta=norm / length,
-        flipped=float((norms <= norm).mean()) if math.isfinite(norm) else float("nan"),
-        curve=curve,
-        norm_50=_norm_that_flips(curve, 0.5),
-        norm_95=_norm_that_flips(curve, 0.95),
-        norm_100=_norm_that_flips(curve, 1.0),
-        scale=math.sqrt(means.ambient_dim / len(means.labels)),
+        flip=flip,
+        flipped=float((np.isfinite(norms) & (norms <= norm)).mean()),
+        curve=_curve(norms, data.y),
+        norm_50=_norm_that_flips(norms, 0.5),
+        norm_95=_norm_that_flips(norms, 0.95),
+        norm_100=_norm_that_flips(norms, 1.0),
+        norm_positive=_norm_that_flips(norms[data.y > 0], flip),
+        norm_negative=_norm_that_flips(norms[data.y < 0], flip),
+        scale=_scale(clusters_or_data),
+        examples=data.n,
         definition=definition,
+        status=Status.CONVERGED if math.isfinite(norm) else Status.NOT_REACHED,
         provenance=provenance(backend=backend, num_threads=threads),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Means:
-    """Cluster means (k, d) and their labels (k,), and the d that lengths are compared with."""
-
-    means: FloatArray
-    labels: FloatArray
-    ambient_dim: int
-
-
-def _means_of(source: ClusterModel | Dataset) -> _Means:
-    if isinstance(source, ClusterModel):
-        return _Means(source.means, source.labels, source.ambient_dim)
-    if not isinstance(source, Dataset):
+def _examples(source: ClusterModel | Dataset, net: TwoLayerNet, n: int, seed: Any) -> Dataset:
+    if not isinstance(source, ClusterModel | Dataset):
         raise TypeError(
             f"clusters_or_data must be a ClusterModel or a Dataset; got {type(source).__name__}"
         )
-    group = source.y if source.cluster is None else source.cluster
-    members = [group == value for value in np.unique(group)]
-    means = np.stack([source.X[rows].mean(axis=0) for rows in members])
-    labels = np.array([source.y[rows][0] for rows in members])
-    return _Means(means, labels, source.dim)
+    require_dim("clusters_or_data", source.dim, net)
+    return source.sample(n, seed) if isinstance(source, ClusterModel) else source
 
 
-def _direction(direction: str | ArrayLike, clusters: _Means, net: TwoLayerNet) -> FloatArray:
+def _direction(
+    direction: str | ArrayLike, source: ClusterModel | Dataset, net: TwoLayerNet
+) -> FloatArray:
     if isinstance(direction, str):
-        one_of("direction", direction, DIRECTIONS)
-        z: FloatArray = clusters.labels @ clusters.means
+        if direction == "optimised":
+            raise ValueError(
+                "direction='optimised' is not available yet; use 'means' or give an array"
+            )
+        if direction != "means":
+            raise ValueError(f"direction={direction!r} is unknown; use 'means' or give an array")
+        means, labels = cluster_means(source)
+        z: FloatArray = labels @ means
     else:
         z = as_array("direction", direction, 1)
     if len(z) != net.dim:
@@ -225,18 +253,30 @@ def _direction(direction: str | ArrayLike, clusters: _Means, net: TwoLayerNet) -
     return z
 
 
+def _scale(source: ClusterModel | Dataset) -> float:
+    """sqrt(d/k), k being the number of classes where a data set names no clusters."""
+    if isinstance(source, ClusterModel):
+        return math.sqrt(source.ambient_dim / source.n_clusters)
+    groups = source.y if source.cluster is None else source.cluster
+    return math.sqrt(source.dim / len(np.unique(groups)))
+
+
 def _curve(norms: FloatArray, labels: FloatArray) -> FlipCurve:
     order = np.argsort(norms, kind="stable")
     positive = labels[order] > 0
-    counts = np.arange(1, len(norms) + 1)
+    # Examples that never flip stay where they are.
+    flips = np.isfinite(norms[order])
     return FlipCurve(
         norms[order],
-        counts / len(norms),
-        np.cumsum(positive) / max(1, int(positive.sum())),
-        np.cumsum(~positive) / max(1, int((~positive).sum())),
+        np.cumsum(flips) / len(norms),
+        np.cumsum(flips & positive) / max(1, int(positive.sum())),
+        np.cumsum(flips & ~positive) / max(1, int((~positive).sum())),
     )
 
 
-def _norm_that_flips(curve: FlipCurve, fraction: float) -> float:
-    needed = math.ceil(fraction * len(curve.norm) - 1e-9)
-    return float(curve.norm[needed - 1])
+def _norm_that_flips(norms: FloatArray, fraction: float) -> float:
+    if len(norms) == 0:
+        return math.nan
+    # Rounding of the product must not ask for one example more.
+    needed = max(1, math.ceil(fraction * len(norms) - 1e-9))
+    return float(np.sort(norms)[needed - 1])

@@ -1,0 +1,177 @@
+"""KKT points to rounding level, and limits of flows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import reluflow as rf
+from exact_cases import CASES
+from reluflow.kkt import certify_kkt, flow_limit, kkt_point
+
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def settings(case):
+    return {"train_output": case.train_output, "bias": case.bias}
+
+
+@cases
+def test_exact_points_are_found_from_their_pattern(case):
+    # Directions turned and sizes changed, patterns kept: what a flow would hand over.
+    rng = np.random.default_rng(0)
+    sizes = rng.uniform(0.5, 2.0, case.net.width)
+    start = rf.TwoLayerNet(case.net.W * sizes[:, None], case.net.b * sizes, case.net.v)
+    found = kkt_point(start, case.data, **settings(case))
+    assert found.status == "converged"
+    assert found.residuals.worst <= 1e-12
+    np.testing.assert_allclose(found.multipliers, case.multipliers, rtol=1e-12)
+    np.testing.assert_allclose(found.clarke, case.clarke, atol=1e-12)
+    assert found.normalized_margin == pytest.approx(case.normalized_margin, rel=1e-12)
+    # The exact case spreads masses over neurons in the same ratio of v_j^2.
+    np.testing.assert_allclose(found.net.W, case.net.W, atol=1e-12)
+    np.testing.assert_allclose(found.net.v, case.net.v, atol=1e-12)
+
+
+def drawn(k=4, d=200, n=40, width=20, noise=0.5, seed=0, bias=True, random=False):
+    make = rf.ClusterModel.random if random else rf.ClusterModel.orthogonal
+    clusters = make(k, d, noise, seed=seed)
+    return rf.draw(clusters, n, width, init_scale=1e-2, seed=seed, bias=bias)
+
+
+GRID = [
+    {"k": 2, "d": 2000, "n": 30, "noise": 1.0},
+    {"k": 4, "d": 100, "n": 60, "noise": 0.2, "bias": False},
+    {"k": 8, "d": 500, "n": 80, "noise": 0.5, "random": True},
+    {"k": 16, "d": 1000, "n": 60, "noise": 0.3, "random": True, "bias": False, "width": 60},
+    {"k": 16, "d": 20000, "n": 100, "noise": 0.05, "random": True},
+    {"k": 6, "d": 300, "n": 50, "noise": 1.0, "seed": 3},
+]
+
+
+@pytest.mark.parametrize("settings", GRID, ids=str)
+@pytest.mark.parametrize("train_output", [True, False])
+def test_limits_are_kkt_points_to_rounding(settings, train_output):
+    problem, bias = drawn(**settings), settings.get("bias", True)
+    limit = flow_limit(
+        problem.net, problem.data, bias=bias, train_output=train_output, rtol=1e-2, num_threads=1
+    )
+    assert limit.status == "converged"
+    assert limit.residuals.worst <= 1e-12
+    assert limit.net.margins(problem.data).min() == pytest.approx(1, abs=1e-12)
+    # The certificate, which knows nothing of groups or programs, agrees.
+    again = certify_kkt(limit.net, problem.data, bias=bias, train_output=train_output, kink_tol=0)
+    assert again.stationarity <= 1e-9
+    if train_output:
+        # docs/theory.md, section 4.2: gamma = 1/(2 sum lam), and masses sum to the same.
+        assert limit.normalized_margin == pytest.approx(1 / (2 * limit.multipliers.sum()))
+        assert sum(g.mass for g in limit.groups) == pytest.approx(limit.multipliers.sum())
+
+
+def test_the_flow_approaches_its_predicted_limit():
+    # Predicted early; the distance must then fall about like 1/log(1/L): docs/theory.md, 2.5.
+    problem = drawn()
+    limit = flow_limit(problem.net, problem.data, rtol=1e-2, num_threads=1)
+    assert limit.flow.log_inverse_loss <= 11
+    distances, norm = [], limit.net.norm
+    for target in (30.0, 300.0):
+        flow = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=target, num_threads=1)
+        late = kkt_point(flow, problem.data).net
+        # Function, not spread: outputs of both normalised networks on the examples.
+        difference = flow.net.scaled(1 / flow.net.norm)(problem.data.X) - late.scaled(
+            1 / late.norm
+        )(problem.data.X)
+        distances.append(np.abs(difference).max())
+        assert late.norm == pytest.approx(norm, rel=1e-10)
+    assert distances[1] < distances[0] / 3
+
+
+def test_spread_keeps_the_flows_ratio_within_groups():
+    problem = drawn()
+    flow = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=30.0, num_threads=1)
+    point = kkt_point(flow, problem.data)
+    for group in point.groups:
+        if group.mass > 0:
+            flowed, limit = flow.net.v[group.neurons] ** 2, point.net.v[group.neurons] ** 2
+            np.testing.assert_allclose(limit / limit.sum(), flowed / flowed.sum(), rtol=1e-12)
+            assert limit.sum() == pytest.approx(group.mass)
+
+
+def test_dying_groups_have_directions_shorter_than_one():
+    # rho_g is the minimum of a convex problem; SciPy's bounded least squares is the oracle.
+    from scipy.optimize import lsq_linear
+
+    problem = drawn(**GRID[3])
+    flow = rf.gradient_flow(
+        problem.net, problem.data, log_inverse_loss=1.0, bias=False, num_threads=1
+    )
+    point = kkt_point(flow, problem.data, bias=False)
+    dying = [group for group in point.groups if group.mass == 0]
+    assert dying
+    lam, X = point.multipliers, problem.data.X
+    for group in dying:
+        harmful = (problem.data.y * group.sign < 0) & (lam > 0)
+        own = lam[group.examples] @ X[group.examples]
+        best = lsq_linear(X[harmful].T, own, bounds=(0, lam[harmful]), tol=1e-14)
+        assert group.rho == pytest.approx(np.sqrt(2 * best.cost), rel=1e-6)
+        assert group.rho <= 1 + 1e-10
+        assert group.decay_exponent == 1 - group.rho
+
+
+def test_unreached_examples_are_named():
+    # No neuron of label +1 is active on example 1.
+    data = rf.Dataset([[1.0, 0], [-1, 0], [0, 1]], [1, 1, -1])
+    net = rf.TwoLayerNet([[1.0, -1], [0, 1]], [0, 0], [1, -1])
+    point = kkt_point(net, data, bias=False)
+    assert point.status == "stuck_points"
+    assert point.stuck_points.tolist() == [1]
+    assert np.isfinite(point.stationarity)
+    limit = flow_limit(net, data, bias=False, num_threads=1, max_evaluations=2000)
+    assert limit.status in ("stuck_points", "dead_class")
+    assert limit.flow.stuck_points.tolist() == [1]
+
+
+def test_duplicate_examples_are_degenerate_but_solved():
+    # Two copies of an example: only the sum of their multipliers is determined.
+    case = CASES["two points, acute"]
+    data = rf.Dataset(np.vstack([case.data.X, case.data.X[:1]]), [1, -1, 1])
+    point = kkt_point(case.net, data, bias=False)
+    assert point.status in ("converged", "degenerate")
+    assert point.residuals.worst <= 1e-12
+    assert point.multipliers[[0, 2]].sum() == pytest.approx(case.multipliers[0])
+
+
+def test_inconsistent_patterns_are_reported():
+    # Two examples of each label at a small angle, each label served by two neurons that see one
+    # example each: the solution of their program is active on both.
+    X = np.array([[1.0, 0.1], [1, -0.1], [-1, 0.1], [-1, -0.1]])
+    data = rf.Dataset(X, [1, 1, -1, -1])
+    W = np.array([[0.1, 1.1], [0.1, -1.1], [-0.1, 1.1], [-0.1, -1.1]])
+    net = rf.TwoLayerNet(W, np.zeros(4), [1, 1, -1, -1])
+    point = kkt_point(net, data, bias=False)
+    assert point.status == "inconsistent_pattern"
+    assert point.residuals.worst > 1e-3
+
+
+def test_bad_input():
+    case = CASES["XOR"]
+    with pytest.raises(ValueError, match=r"data\.X has 3 columns; the network takes 2"):
+        kkt_point(case.net, rf.Dataset(np.eye(3), [1, -1, 1]))
+    with pytest.raises(ValueError, match="bias=False needs"):
+        kkt_point(rf.TwoLayerNet(case.net.W, np.ones(4), case.net.v), case.data, bias=False)
+    with pytest.raises(ValueError, match="max_log_inverse_loss"):
+        flow_limit(case.net, case.data, log_inverse_loss=1.0, max_log_inverse_loss=0.5)
+
+
+def test_results_print_and_convert():
+    problem = drawn()
+    limit = flow_limit(problem.net, problem.data, rtol=1e-2, num_threads=1)
+    text = str(limit)
+    assert text.startswith("Converged")
+    assert "angle to the flow" in text
+    fields = json.loads(json.dumps(limit.to_dict()))
+    assert fields["status"] == "converged"
+    assert fields["predictions"][-1]["agrees"] is True
+    assert fields["groups"][0]["mass"] > 0
