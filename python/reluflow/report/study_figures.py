@@ -182,6 +182,8 @@ def _tick_at_values(ax: Axes, description: Description, table: pd.DataFrame) -> 
     values = np.unique(table[description.x].to_numpy(float))
     if description.x_scale != "log" or len(values) > 9 or values[-1] > 200 * values[0]:
         return
+    if (values != np.rint(values)).any():
+        return
     ax.set_xticks(values, [_short(value) for value in values])
     ax.set_xticks([], minor=True)
 

@@ -73,14 +73,14 @@ class Perturbations(Result):
     method : tuple of str
         What closed the gap: ``"certificate"`` (the closed-form convex minorant),
         ``"Lipschitz"`` (how fast the output can fall), ``"relaxation"`` (one convex relaxation),
-        ``"branching"``;
-        ``"misclassified"``; ``"never flips"`` (the output has one sign everywhere); or
-        ``"local search"`` where nothing did.
+        ``"branching"``; ``"misclassified"``; ``"never flips"`` (the output has one sign
+        everywhere); or ``"local search"`` where nothing did.
     nodes : ndarray of int, shape (n,)
         Nodes of branch and bound.
     flips : float
         Share of the points with finite radius above 0 for which N(x + (1 + 1e-9) delta), evaluated
-        in the network itself, is flipped.
+        in the network itself, is flipped. Below 1 where N is 0 on a hyperplane and of one sign
+        beside it, which rounding never hits.
     definition : str
         ``"nonstrict"``: y N <= 0 counts as flipped; ``"strict"``: y N < 0.
     rtol : float
@@ -315,8 +315,9 @@ class _Check:
             if len(stubborn) == 0:
                 break
             nudged = self._nudged(kernel, preactivations, outcome, stubborn, nudge)
-            perturbation[stubborn] = nudged
-            stubborn = stubborn[~self._flip(stubborn, nudged)]
+            helped = self._flip(stubborn, nudged)
+            perturbation[stubborn[helped]] = nudged[helped]
+            stubborn = stubborn[~helped]
         count = int(found.sum())
         return perturbation, 1.0 - len(stubborn) / count if count else 1.0
 
