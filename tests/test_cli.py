@@ -126,6 +126,21 @@ def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path, monkeypatch):
     assert folder.is_dir()
 
 
+def test_a_flow_that_gets_stuck_is_reported(capsys, tmp_path):
+    # A narrow network on many oblique means: some examples activate no neuron of their label.
+    problem = ["--means", "random", "--dim", "50", "--clusters", "20", "--noise", "0.3"]
+    problem += ["-n", "100", "--width", "20", "--seed", "1"]
+    rest = ["--test-points", "5", "--json", "--out", str(tmp_path / "report")]
+    assert run_command(["run", *problem, *rest]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["kkt_stationarity"] is None
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("reluflow: ")
+    assert last.removeprefix("reluflow: ") in (tmp_path / "report" / "index.html").read_text(
+        "utf-8"
+    )
+
+
 def test_an_interrupt_is_130(capsys, monkeypatch):
     def interrupt(*args, **settings):
         raise KeyboardInterrupt

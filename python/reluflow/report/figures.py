@@ -300,12 +300,15 @@ def _draw_shift(axes: Axes, norm: float) -> None:
 
 def _draw_means(axes: Axes, plane: Plane) -> None:
     means = ((plane.opposite_mean, "opposite mean", "^"), (plane.own_mean, "own mean", "v"))
-    middle = np.mean(axes.get_xlim())
+    low, high = axes.get_xlim()
+    # The opposite mean's name points inwards; the own mean's, away from the arrow if there is room.
+    left_of = {"^": (low + high) / 2, "v": low + 0.4 * (high - low)}
     for (x, y), name, marker in means:
         axes.plot(x, y, marker, color=style.INK, markerfacecolor="white", markersize=6.5, zorder=6)
-        side: Literal["left", "right"] = "right" if x > middle or marker == "v" else "left"
-        away = -8 if side == "right" else 8
-        _label(axes, name, (x, y), (away, -8), ha=side, va="top")
+        if x > left_of[marker]:
+            _label(axes, name, (x, y), (-8, -8), ha="right", va="top")
+        else:
+            _label(axes, name, (x, y), (8, -8), ha="left", va="top")
 
 
 def _label(
@@ -411,7 +414,7 @@ def _transition(result: DoubleEdge) -> tuple[float, float]:
     marked = _shift_scale(result)
     ends = [marked, float(np.quantile(flips, 0.01)), float(flips[-1])] if len(flips) else [marked]
     low, high = min(ends), max(ends)
-    around = 0.9 * max(high - low, 0.1 * high)
+    around = 0.5 * max(high - low, 0.1 * high)
     return max(0.0, low - around), high + around
 
 

@@ -71,6 +71,7 @@ def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | N
         headline=wording.headline(result),
         subline=wording.subline(result),
         problem=wording.problem(result),
+        notice=wording.notice(result),
         name=result.name,
         version=result.summary["version"],
         key_figures=wording.key_figures(result),

@@ -133,6 +133,11 @@ def subline(result: DoubleEdge) -> str:
     )
 
 
+def notice(result: DoubleEdge) -> str:
+    """Why the flow ended before its target; empty if it did not."""
+    return "" if result.flow.status == Status.CONVERGED else result.flow.status.sentence
+
+
 def key_figures(result: DoubleEdge) -> list[KeyFigure]:
     """The row of numbers at the head of the report."""
     summary = result.summary
@@ -180,7 +185,7 @@ def caveats(result: DoubleEdge) -> list[str]:
         f"{result.test_data.n} examples, not of the whole distribution.",
         _assumption_caveat(result),
     ]
-    return [caveat for caveat in found if caveat]
+    return [caveat.strip() for caveat in found if caveat]
 
 
 def _right_half(result: DoubleEdge) -> str:
@@ -207,11 +212,11 @@ def _length_of_inputs(result: DoubleEdge) -> str:
 
 def _flow_caveat(result: DoubleEdge) -> str:
     flow, certificate = result.flow, result.certificate
-    early = "" if flow.status == Status.CONVERGED else f"{flow.status.sentence} "
+    early = notice(result)
     if certificate is None:
-        return f"{early}Not every training example is classified, so no KKT point is near."
+        return f"{early} Not every training example is classified, so no KKT point is near."
     return (
-        f"{early}The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
+        f"{early} The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
         f"limit; the stationarity residual {number(certificate.stationarity)} says how far from a "
         "KKT point it stopped."
     )
