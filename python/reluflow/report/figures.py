@@ -125,7 +125,7 @@ def landscape_figure(result: DoubleEdge) -> Figure:
     """Outputs of both networks on the plane of an example, z and an opposite mean."""
     plane = typical_plane(result)
     window = _window(plane, _largest_circle(result, plane))
-    figure = style.new_figure(style.TALL)
+    figure = style.new_figure(_size_of_pair(window), layout="compressed")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     pairs = (
         (left, "trained network", result.flow.net, result.radii),
@@ -137,7 +137,7 @@ def landscape_figure(result: DoubleEdge) -> Figure:
         _draw_arrow(axes, plane.project(radii.perturbation[plane.index]))
         _draw_means(axes, plane)
         axes.set(title=title, xlabel=r"along $z$, units of the inputs")
-    left.set(ylabel="towards the nearest opposite mean")
+    left.set(ylabel="towards an opposite mean")
     bar = figure.colorbar(
         filled, ax=[left, right], location="bottom", aspect=40, pad=0.02, ticks=[-1, 0, 1]
     )
@@ -302,7 +302,7 @@ def _draw_means(axes: Axes, plane: Plane) -> None:
     means = ((plane.opposite_mean, "opposite mean", "^"), (plane.own_mean, "own mean", "v"))
     low, high = axes.get_xlim()
     # The opposite mean's name points inwards; the own mean's, away from the arrow if there is room.
-    left_of = {"^": (low + high) / 2, "v": low + 0.4 * (high - low)}
+    left_of = {"^": (low + high) / 2, "v": low + 0.3 * (high - low)}
     for (x, y), name, marker in means:
         axes.plot(x, y, marker, color=style.INK, markerfacecolor="white", markersize=6.5, zorder=6)
         if x > left_of[marker]:
@@ -479,9 +479,16 @@ def _largest_circle(result: DoubleEdge, plane: Plane) -> float:
     return max([*finite, _shift_scale(result)])
 
 
+def _size_of_pair(window: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Size of a figure of two landscapes at equal scales, with a colour bar below them."""
+    width, tallest = style.TALL
+    height = 0.4 * width * (window[3] - window[2]) / (window[1] - window[0])
+    return width, min(tallest, max(3.2, height + 1.4))
+
+
 def _window(plane: Plane, reach: float) -> tuple[float, float, float, float]:
     """Bounds of a landscape that shows the circles and the means."""
     points = np.stack([plane.own_mean, plane.opposite_mean])
     low = np.minimum(points.min(axis=0), -reach) - 0.12 * reach
-    high = np.maximum(points.max(axis=0), reach) + 0.25 * reach
+    high = np.maximum(points.max(axis=0), reach) + 0.35 * reach
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
