@@ -62,7 +62,10 @@ def test_info(capsys):
     assert found["compiler"] in capsys.readouterr().out
 
 
-def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path):
+def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path, monkeypatch):
+    # Drawing is test_report's.
+    monkeypatch.setattr(report.write, "FIGURES", {})
+    monkeypatch.setattr(report.write, "render_page", lambda result, figures, command: command)
     folder = tmp_path / "report"
     assert run_command(["run", *TINY, "--json", "--out", str(folder)]) == 0
     captured = capsys.readouterr()
@@ -70,6 +73,7 @@ def test_run_writes_a_report_and_prints_json_alone(capsys, tmp_path):
     assert printed.pop("report") == str(folder)
     assert printed == json.loads((folder / "summary.json").read_text("utf-8"))
     assert "quantity" in captured.err
+    assert (folder / "index.html").read_text("utf-8").startswith("reluflow run --dim 60")
 
 
 def test_run_without_a_folder_shows_the_table(capsys, tmp_path, monkeypatch):
@@ -122,12 +126,28 @@ def test_a_flow_that_ends_early_is_no_success(capsys, tmp_path, monkeypatch):
     assert folder.is_dir()
 
 
-def test_an_interrupt_is_130(monkeypatch):
+def test_a_flow_that_gets_stuck_is_reported(capsys, tmp_path):
+    # A narrow network on many oblique means: some examples activate no neuron of their label.
+    problem = ["--means", "random", "--dim", "50", "--clusters", "20", "--noise", "0.3"]
+    problem += ["-n", "100", "--width", "20", "--seed", "1"]
+    rest = ["--test-points", "5", "--json", "--out", str(tmp_path / "report")]
+    assert run_command(["run", *problem, *rest]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["kkt_stationarity"] is None
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("reluflow: ")
+    assert last.removeprefix("reluflow: ") in (tmp_path / "report" / "index.html").read_text(
+        "utf-8"
+    )
+
+
+def test_an_interrupt_is_130(capsys, monkeypatch):
     def interrupt(*args, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiments, "double_edge", interrupt)
     assert run_command(["run", *TINY]) == 130
+    assert capsys.readouterr().err == "reluflow: interrupted\n"
 
 
 def test_something_unexpected_is_1_and_points_to_debug(capsys, monkeypatch):

@@ -254,6 +254,24 @@ def test_a_killed_worker_costs_nothing(tmp_path, start):
     pd.testing.assert_frame_equal(steady(read_store(store)), steady(undisturbed), check_exact=True)
 
 
+def test_killed_dask_workers_cost_nothing(tmp_path, start):
+    pytest.importorskip("distributed")
+    slow = numbers(sleep=0.3)
+    store = tmp_path / "a.sqlite"
+    process = start(slow, store, "dask")
+    rng = random.Random(2)
+    for stored in (2, 8):
+        wait_for_rows(store, stored, process)
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process)}
+        workers = [pid for pid, command in commands.items() if b"spawn_main" in command]
+        os.kill(rng.choice(workers), signal.SIGKILL)
+    assert process.communicate()[0] == "finished\n"
+    undisturbed = rf.sweep(
+        numbers(sleep=0.3), store=tmp_path / "u.sqlite", executor="threads", jobs=9, progress=False
+    )
+    pd.testing.assert_frame_equal(steady(read_store(store)), steady(undisturbed), check_exact=True)
+
+
 def recorded(settings, outputs):
     settings["order"].append(settings["cost"])
     return Record()

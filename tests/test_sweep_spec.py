@@ -242,6 +242,7 @@ def test_shipped_studies_are_in_order(name, quick):
     assert study.question
     assert study.figures
     for figure in study.figures:
-        assert figure.x in next(study.runs()).settings or figure.x == "n_used"
+        assert figure.x in study.varied or figure.x == "theory_radius"
+        assert figure.by is None or figure.by in study.varied
         assert figure.x_label
         assert figure.y_label

@@ -355,25 +355,41 @@ def _experiment(
     command: str,
 ) -> None:
     """Runs the experiment, writes its report, prints what was found, and leaves with a code."""
-    from reluflow.experiments import double_edge
-    from reluflow.report import check_writable, write_report
     from reluflow.report.terminal import print_result
 
-    if out is not None:
-        check_writable(out)
     log = Console(stderr=True, highlight=False)
-    result = double_edge(
-        source,
-        name=name,
-        progress=log.is_terminal,
-        announce=(lambda step: log.print(f"[dim]{step} ...[/dim]")) if log.is_terminal else None,
-        **settings,
-    )
-    folder = None if out is None else write_report(result, out, command=command)
+    try:
+        result, folder = _run_and_report(source, name, settings, out, command, log)
+    except KeyboardInterrupt:
+        raise typer.Exit(_fail("interrupted", _INTERRUPTED)) from None
     print_result(log if as_json else Console(highlight=False), result)
     if as_json:
         print(json.dumps({**result.summary, "report": folder and str(folder)}, allow_nan=False))
     _conclude(result, folder, log)
+
+
+def _run_and_report(
+    source: ClusterModel | Dataset,
+    name: str,
+    settings: dict[str, Any],
+    out: Path | None,
+    command: str,
+    log: Console,
+) -> tuple[DoubleEdge, Path | None]:
+    from reluflow.experiments import double_edge
+    from reluflow.report import check_writable, write_report
+
+    def announce(step: str) -> None:
+        if log.is_terminal:
+            log.print(f"{step} ...", style="dim")
+
+    if out is not None:
+        check_writable(out)
+    result = double_edge(source, name=name, progress=log.is_terminal, announce=announce, **settings)
+    if out is None:
+        return result, None
+    announce("writing the report")
+    return result, write_report(result, out, command=command)
 
 
 def _conclude(result: DoubleEdge, folder: Path | None, log: Console) -> None:
@@ -382,6 +398,4 @@ def _conclude(result: DoubleEdge, folder: Path | None, log: Console) -> None:
     else:
         log.print(f"\nReport: {folder / 'index.html'}", soft_wrap=True)
     if result.flow.status != Status.CONVERGED:
-        _fail(result.flow.status.sentence, _UNEXPECTED)
-        interrupted = result.flow.status == Status.INTERRUPTED
-        raise typer.Exit(_INTERRUPTED if interrupted else _UNEXPECTED)
+        raise typer.Exit(_fail(result.flow.status.sentence, _UNEXPECTED))

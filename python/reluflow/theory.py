@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import quad
 from scipy.special import log_ndtr
 
 from reluflow._results import Result
@@ -79,6 +78,9 @@ def log10_two_neuron_error(dim: float, n_clusters: int, noise: float) -> float:
     P = Phi(-beta/sqrt 2) + integral over t > 0 of phi(beta + t) Phi(-t), the second part being
     what h < beta + g adds.
     """
+    # Imported here because it takes as long as the rest of the package.
+    from scipy.integrate import quad
+
     if noise == 0:
         return -math.inf
     beta = math.sqrt(2 * dim / n_clusters) / noise

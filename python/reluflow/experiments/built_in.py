@@ -55,6 +55,7 @@ def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
 def _lengths(d: float, k: int) -> dict[str, Any]:
     universal, robust = theory.universal_norm(d, k), theory.robust_radius(d)
     return {
+        "theory_universal": universal,
         "theory_radius": universal,
         "theory_robust_radius": robust,
         "theory_ratio": robust / universal,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reluflow._provenance import provenance
-from reluflow._results import Result, plain
+from reluflow._results import Result, Status, plain
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import as_positive_int, require_both_classes
 from reluflow.data import AssumptionReport, ClusterModel, Dataset
@@ -71,8 +71,9 @@ class DoubleEdge(Result):
         Network that the flow started from.
     flow : FlowResult
         Gradient flow; ``flow.net`` is the trained network.
-    certificate : KKTCertificate
-        How near the trained network is to a KKT point.
+    certificate : KKTCertificate or None
+        How near the trained network is to a KKT point; None where the flow ended before every
+        example was classified.
     assumption : AssumptionReport or None
         Assumption 2.2, term by term; None for a given data set.
     error : ErrorEstimate
@@ -99,7 +100,7 @@ class DoubleEdge(Result):
     data: Dataset
     initial: TwoLayerNet
     flow: FlowResult
-    certificate: KKTCertificate
+    certificate: KKTCertificate | None
     assumption: AssumptionReport | None
     error: ErrorEstimate
     universal: Universal
@@ -189,6 +190,8 @@ def double_edge(
     ------
     ValueError, TypeError, MemoryError
         On arguments out of range, and on problems that do not fit.
+    KeyboardInterrupt
+        On Ctrl-C, whichever step it ends: the numbers of the others would not be comparable.
     """
     start = time.perf_counter()
     threads = resolve_num_threads(num_threads)
@@ -207,9 +210,11 @@ def double_edge(
         num_threads=threads,
         progress=progress,
     )
+    _require_uninterrupted(flow.status)
     net = flow.net
     say("KKT certificate")
-    certificate = certify_kkt(net, problem.data)
+    classified = bool((flow.margins > 0).all())
+    certificate = certify_kkt(net, problem.data) if classified else None
     say("test error")
     error = test_error(
         net,
@@ -219,6 +224,7 @@ def double_edge(
         seed=seed,
         num_threads=threads,
     )
+    _require_uninterrupted(error.status)
     say("universal perturbation")
     universal = universal_perturbation(
         net,
@@ -240,6 +246,7 @@ def double_edge(
         )
         for each in (net, robust_net)
     )
+    _require_uninterrupted(radii.status, robust_radii.status)
     settings = {
         "n": problem.data.n,
         "width": width,
@@ -281,6 +288,11 @@ def double_edge(
         summary=_summary(problem, flow, measured, error, radii, settings, threads, seconds),
         seconds=seconds,
     )
+
+
+def _require_uninterrupted(*statuses: Status) -> None:
+    if Status.INTERRUPTED in statuses:
+        raise KeyboardInterrupt
 
 
 def _problem(
@@ -354,7 +366,7 @@ def _as_clusters(data: Dataset) -> ClusterModel:
 
 def _measurements(
     flow: FlowResult,
-    certificate: KKTCertificate,
+    certificate: KKTCertificate | None,
     error: ErrorEstimate,
     universal: Universal,
     radii: Perturbations,
@@ -369,7 +381,7 @@ def _measurements(
         "median smallest perturbation, robust network": robust,
         "double-edge ratio, robust over trained": robust / trained if trained > 0 else math.inf,
         "normalised margin": flow.normalized_margin,
-        "KKT stationarity": certificate.stationarity,
+        "KKT stationarity": math.nan if certificate is None else certificate.stationarity,
     }
 
 

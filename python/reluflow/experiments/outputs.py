@@ -12,6 +12,7 @@ import numpy as np
 from reluflow.experiments.registry import Record, Settings
 from reluflow.experiments.trained import Trained
 from reluflow.generalization import test_error
+from reluflow.robustness import Perturbations
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,22 @@ def measure_flow(trained: Trained) -> Record:
     return Record(scalars, arrays)
 
 
+def measure_limit(trained: Trained) -> Record:
+    """The KKT point that the flow tends to, and how soon that was known."""
+    found = trained.limit
+    scalars = {
+        "limit_status": found.status.value,
+        "limit_normalized_margin": found.normalized_margin,
+        "limit_stationarity": found.stationarity,
+        "limit_feasibility": found.feasibility,
+        "limit_complementarity": found.complementarity,
+        "limit_groups": len(found.groups),
+        "limit_frozen_at": found.frozen_at,
+        "limit_angle_to_flow": found.angle_to_flow,
+    }
+    return Record(scalars)
+
+
 def measure_certificate(trained: Trained) -> Record:
     """How far the network is from a KKT point; only one that classifies every example can be."""
     residuals = ("stationarity", "feasibility", "complementarity", "clarke_violation")
@@ -110,37 +127,111 @@ def measure_error(trained: Trained) -> Record:
     )
 
 
-def gradients(size: Size) -> float:
+def measure_universal(trained: Trained) -> Record:
+    """What one shift along the weighted sum of means flips."""
+    found = trained.universal
+    norms = {"50": found.norm_50, "95": found.norm_95, "100": found.norm_100}
+    clusters = trained.clusters
+    scale = math.sqrt(clusters.ambient_dim / clusters.n_clusters)
+    scalars = {f"universal_norm_{share}": norm for share, norm in norms.items()}
+    scalars |= {f"universal_ratio_{share}": norm / scale for share, norm in norms.items()}
+    curve = found.curve
+    return Record(scalars, {"flip_norm": curve.norm, "flip_fraction": curve.fraction})
+
+
+def measure_radii(trained: Trained) -> Record:
+    """Smallest perturbations of fresh examples."""
+    return _radii(trained.radii, "radius")
+
+
+def measure_robust(trained: Trained) -> Record:
+    """The same for the explicit robust network, and how much larger they are."""
+    record = _radii(trained.robust_radii, "robust_radius")
+    robust = float(np.median(trained.robust_radii.radius))
+    own = float(np.median(trained.radii.radius))
+    ratio = robust / own if own > 0 else math.inf
+    return Record({**record.scalars, "double_edge_ratio": ratio}, record.arrays)
+
+
+def _radii(found: Perturbations, name: str) -> Record:
+    scalars = {
+        f"{name}_median": float(np.median(found.radius)),
+        f"{name}_smallest": float(found.radius.min()),
+        f"{name}_median_bound": float(np.median(found.lower_bound)),
+        f"{name}_proved": float(np.mean(found.proved)),
+    }
+    return Record(scalars, {name: found.radius, f"{name}_bound": found.lower_bound})
+
+
+def gradients(size: Size, log_inverse_loss: float | None = None) -> float:
     """Gradients that a flow takes: a start from a small network, then as many a decade."""
     settings = size.settings
-    decades = math.log10(1 + float(settings["log_inverse_loss"]))
-    return min(250.0 + 100.0 * decades, float(settings["max_evaluations"]))
+    target = settings["log_inverse_loss"] if log_inverse_loss is None else log_inverse_loss
+    decades = math.log10(1 + float(target))
+    # Real examples do not fall into two groups of neurons, and take much longer.
+    hardness = 1.0 if "dim" in settings else 8.0
+    return min(hardness * (250.0 + 200.0 * decades), float(settings["max_evaluations"]))
 
 
-def flow_operations(size: Size) -> tuple[float, ...]:
-    """Gradients, and their multiplications in the cheaper form."""
+def flow_operations(size: Size, log_inverse_loss: float | None = None) -> tuple[float, ...]:
+    """Gradients, their multiplications in the cheaper form, and their activations."""
     gram = 2.0 * size.n * size.n * size.width
     primal = 4.0 * size.n * size.dim * size.width
-    count = gradients(size)
+    count = gradients(size, log_inverse_loss)
     return count, count * (gram if size.n < 2 * size.dim else primal), count * size.n * size.width
 
 
+def limit_operations(size: Size) -> tuple[float, ...]:
+    """A flow to log(1/L) = 1, and two predictions from its patterns."""
+    return (*flow_operations(size, 1.0), *(2 * count for count in certificate_operations(size)))
+
+
 def certificate_operations(size: Size) -> tuple[float, ...]:
-    """Examples by examples by neurons."""
-    return 1.0, float(size.n) ** 2, float(size.n) * size.width, float(size.n) ** 2 * size.width
+    """A constant; pairs of examples, and of an example and a neuron; triples if groups are many."""
+    pairs = float(size.n) ** 2
+    scattered = size.settings["init_scale"] >= _LAZY or "dim" not in size.settings
+    return 1.0, pairs, float(size.n) * size.width, pairs * size.width * scattered
 
 
 def error_operations(size: Size) -> tuple[float, ...]:
-    """Draws of the hidden layer, each a product with the factor of the noise."""
+    """A constant, and for each draw of the hidden layer its sums and its products."""
     samples = float(size.settings["error_samples"])
     rank = min(size.width, size.dim)
-    return 1.0, samples * rank, samples * size.width * rank
+    return 1.0, samples * size.width, samples * size.width * rank
 
 
+# Scale of the initial network from which on neurons hardly turn.
+_LAZY = 0.3
+
+
+def universal_operations(size: Size) -> tuple[float, ...]:
+    """A constant, and the draw and the hidden layer of the shifted examples."""
+    return 1.0, 1000.0 * size.dim * size.width
+
+
+def radii_operations(size: Size) -> tuple[float, ...]:
+    """A constant, and for each example squares and cubes of the neurons."""
+    rank = float(min(size.width, size.dim))
+    points = float(size.settings["test_points"])
+    return 1.0, points * rank**2, points * rank**3
+
+
+def robust_operations(size: Size) -> tuple[float, ...]:
+    """As many for the robust network, which has a neuron a cluster; and those of `radii`."""
+    points, rank = float(size.settings["test_points"]), float(size.n_clusters)
+    return 1.0, points * rank**2, points * rank**3
+
+
+_FLOW = (5.5e-6, 2.7e-11, 3.6e-9)
+_CERTIFICATE = (2e-2, 1e-6, 8e-7, 1e-6)
 OUTPUTS: dict[str, Output] = {
-    "flow": Output(measure_flow, flow_operations, (1e-5, 1e-10, 1e-9)),
-    "certificate": Output(measure_certificate, certificate_operations, (1e-2, 1e-7, 1e-7, 1e-9)),
-    "error": Output(measure_error, error_operations, (1e-2, 1e-9, 1e-10)),
+    "flow": Output(measure_flow, flow_operations, _FLOW),
+    "limit": Output(measure_limit, limit_operations, (*_FLOW, *_CERTIFICATE)),
+    "certificate": Output(measure_certificate, certificate_operations, _CERTIFICATE),
+    "universal": Output(measure_universal, universal_operations, (5e-3, 6e-10)),
+    "radii": Output(measure_radii, radii_operations, (2e-3, 2e-8, 7e-11)),
+    "robust": Output(measure_robust, robust_operations, (2e-3, 2e-8, 7e-11)),
+    "error": Output(measure_error, error_operations, (2e-3, 6e-9, 6e-11)),
 }
 
 
@@ -156,6 +247,6 @@ def measured(trained: Trained, outputs: Sequence[str]) -> Record:
 
 
 def seconds(size: Size, outputs: Sequence[str]) -> float:
-    """Seconds of a run on one core; whatever is measured needs the flow first."""
-    needed = dict.fromkeys(("flow", *outputs))
+    """Seconds of a run on one core; whatever is measured needs the network first."""
+    needed = dict.fromkeys((size.settings["network"], *outputs, *["radii"] * ("robust" in outputs)))
     return 2e-3 + sum(OUTPUTS[name].seconds(size) for name in needed)

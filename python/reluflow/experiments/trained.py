@@ -9,14 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from reluflow._results import Status
 from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset, load_digits
 from reluflow.experiments.registry import SEED, Setting
 from reluflow.flow import LOSSES, FlowResult, gradient_flow
-from reluflow.kkt import KKTCertificate, certify_kkt
+from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
 from reluflow.network import TwoLayerNet
 from reluflow.problem import COORDINATES, Problem, draw
+from reluflow.robustness import (
+    Perturbations,
+    Universal,
+    min_perturbation,
+    robust_network,
+    universal_perturbation,
+)
 
+NETWORKS = ("flow", "limit")
 MEANS = ("orthogonal", "random", "equicorrelated")
 
 TRAINING = (
@@ -27,6 +36,7 @@ TRAINING = (
     Setting("loss", "text", "loss of a margin", "exponential", choices=LOSSES),
     Setting("log_inverse_loss", "number", "log(1/L) at which the flow ends", 100.0, above=0),
     Setting("max_evaluations", "integer", "gradients allowed", 100_000, minimum=1),
+    Setting("network", "text", "what is measured", "flow", choices=NETWORKS),
     Setting("test_points", "integer", "fresh examples that are perturbed", 50, minimum=2),
     Setting("error_samples", "integer", "fresh examples drawn for the error", 131_072, minimum=1),
 )
@@ -39,6 +49,7 @@ CLUSTERS = (
     Setting("balance", "number", "share c of the clusters with label -1", 0.5, above=0),
     Setting("n", "integer", "number of training examples", optional=True, minimum=2),
     Setting("per_cluster", "integer", "training examples a cluster", optional=True, minimum=1),
+    Setting("shifted_points", "integer", "fresh examples that are shifted", 1000, minimum=2),
     Setting("coordinates", "text", "coordinates of the run", "reduced", choices=COORDINATES),
 )
 DIGITS = (Setting("n", "integer", "number of training examples", 200, minimum=2),)
@@ -80,6 +91,11 @@ class Trained(ABC):
     def population(self) -> ClusterModel | Dataset:
         """Where the test error is measured."""
 
+    @property
+    @abstractmethod
+    def shifted(self) -> Dataset:
+        """Examples not trained on, more of them, that are all shifted alike."""
+
     @cached_property
     def flow(self) -> FlowResult:
         """The flow to the loss that was asked for."""
@@ -95,10 +111,54 @@ class Trained(ABC):
             num_threads=1,
         )
 
+    @cached_property
+    def limit(self) -> FlowLimit:
+        """The KKT point that the flow tends to."""
+        settings = self.settings
+        return flow_limit(
+            self.initial,
+            self.data,
+            loss=settings["loss"],
+            train_output=settings["train_output"],
+            bias=settings["bias"],
+            max_evaluations=settings["max_evaluations"],
+            num_threads=1,
+        )
+
     @property
     def net(self) -> TwoLayerNet:
-        """The network that everything is measured on."""
-        return self.flow.net
+        """The network that everything is measured on: the flow's, or its limit."""
+        if self.settings["network"] == "flow":
+            return self.flow.net
+        if self.limit.status not in (Status.CONVERGED, Status.DEGENERATE):
+            raise ValueError(f"the limit is not known. {self.limit.status.sentence}")
+        return self.limit.net
+
+    @cached_property
+    def universal(self) -> Universal:
+        """The shift along sum_q y_q mu_q."""
+        clusters = self.clusters
+        return universal_perturbation(
+            self.net,
+            self.shifted,
+            direction=clusters.labels @ clusters.means,
+            num_threads=1,
+        )
+
+    @cached_property
+    def radii(self) -> Perturbations:
+        """Smallest perturbations of fresh examples."""
+        return self.perturbations(self.net)
+
+    @cached_property
+    def robust_radii(self) -> Perturbations:
+        """The same for the explicit robust network."""
+        return self.perturbations(robust_network(self.clusters))
+
+    def perturbations(self, net: TwoLayerNet) -> Perturbations:
+        """Smallest perturbations of fresh examples for a network."""
+        fresh = self.fresh
+        return min_perturbation(net, fresh.X, fresh.y, clusters=self.clusters, num_threads=1)
 
     @cached_property
     def certificate(self) -> KKTCertificate:
@@ -169,6 +229,12 @@ class TrainedOnClusters(Trained):
             self.settings["test_points"], np.random.default_rng(self.test_seed)
         )
 
+    @cached_property
+    def shifted(self) -> Dataset:
+        return self.clusters.sample(
+            self.settings["shifted_points"], np.random.default_rng(self.shift_seed)
+        )
+
     @property
     def population(self) -> ClusterModel | Dataset:
         return self.clusters
@@ -207,6 +273,10 @@ class TrainedOnDigits(Trained):
     @cached_property
     def fresh(self) -> Dataset:
         return _part(self._split[1], np.arange(self.settings["test_points"]))
+
+    @property
+    def shifted(self) -> Dataset:
+        return self._split[1]
 
     @property
     def population(self) -> ClusterModel | Dataset:

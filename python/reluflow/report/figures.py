@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -67,33 +67,21 @@ def flow_figure(result: DoubleEdge) -> Figure:
 @style.drawing()
 def universal_figure(result: DoubleEdge) -> Figure:
     """Share of fresh examples that one shift flips, against its norm."""
-    curve, scale = result.universal.curve, _shift_scale(result)
+    scale = _shift_scale(result)
+    low, high = _transition(result)
+    norm, *fractions = _flips(result, high)
     figure = style.new_figure(style.COLUMN)
     axes = figure.subplots()
     axes.grid(True)
     axes.axvline(scale, color=style.INK, linewidth=1, linestyle=_DASHES)
-    axes.plot(curve.norm, curve.fraction, color=style.TRAINED, label="all examples", zorder=3)
-    classes = (
-        (curve.fraction_positive, "label +1", "--"),
-        (curve.fraction_negative, "label −1", ":"),
+    lines: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("all examples", {"color": style.TRAINED, "zorder": 3}),
+        ("label +1", {"color": style.INK, "linewidth": 1.1, "linestyle": "--", "zorder": 4}),
+        ("label −1", {"color": style.INK, "linewidth": 1.1, "linestyle": ":", "zorder": 4}),
     )
-    for fraction, name, line in classes:
-        axes.plot(curve.norm, fraction, line, color=style.INK, linewidth=1.1, label=name, zorder=4)
-    low, high = _transition(result)
-    for share, norm in _crossings(result):
-        axes.plot(norm, share, "o", color=style.TRAINED, markersize=5, zorder=5)
-        inside = norm < low + 0.75 * (high - low)
-        where, side = ((9, -2), "left") if inside else ((-9, 2), "right")
-        if share == 1:
-            where = (where[0], 6)
-        _label(
-            axes,
-            f"{share:.0%} at {norm:.2f}",
-            (norm, share),
-            where,
-            ha=side,
-            va="top" if inside and share < 1 else "bottom",
-        )
+    for fraction, (name, look) in zip(fractions, lines, strict=True):
+        axes.step(norm, fraction, where="post", label=name, **look)
+    _mark_crossings(axes, result, low + 0.75 * (high - low))
     _percent(axes)
     axes.set(
         xlabel=r"norm of the shift $\|z\|$, units of the inputs",
@@ -108,6 +96,8 @@ def universal_figure(result: DoubleEdge) -> Figure:
 @style.drawing()
 def radii_figure(result: DoubleEdge) -> Figure:
     """Smallest perturbations of the trained and of the robust network on the same examples."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = style.new_figure(style.COLUMN)
     axes = figure.subplots()
     axes.grid(True, axis="y")
@@ -125,7 +115,7 @@ def radii_figure(result: DoubleEdge) -> Figure:
         ylabel="examples",
         xlim=(0, edges[-1]),
     )
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", borderaxespad=0.8)
     return figure
 
@@ -135,7 +125,7 @@ def landscape_figure(result: DoubleEdge) -> Figure:
     """Outputs of both networks on the plane of an example, z and an opposite mean."""
     plane = typical_plane(result)
     window = _window(plane, _largest_circle(result, plane))
-    figure = style.new_figure(style.TALL)
+    figure = style.new_figure(_size_of_pair(window), layout="compressed")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     pairs = (
         (left, "trained network", result.flow.net, result.radii),
@@ -147,7 +137,7 @@ def landscape_figure(result: DoubleEdge) -> Figure:
         _draw_arrow(axes, plane.project(radii.perturbation[plane.index]))
         _draw_means(axes, plane)
         axes.set(title=title, xlabel=r"along $z$, units of the inputs")
-    left.set(ylabel="towards the nearest opposite mean")
+    left.set(ylabel="towards an opposite mean")
     bar = figure.colorbar(
         filled, ax=[left, right], location="bottom", aspect=40, pad=0.02, ticks=[-1, 0, 1]
     )
@@ -210,29 +200,23 @@ def _draw_planes(left: Axes, right: Axes, result: DoubleEdge) -> None:
         axes.set_title(title, color=color, fontweight="bold")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
+    _label(left, "unchanged", (-reach, -reach), (7, 7), ha="left", va="bottom")
+    _label(left, "flipped", (reach, -reach), (-7, 7), ha="right", va="bottom")
 
 
 def _draw_shares(axes: Axes, result: DoubleEdge) -> None:
     """Share of examples that perturbations of at most each length flip, of both networks."""
-    curve = result.universal.curve
-    robust = np.sort(_finite(result.robust_radii.radius))
     last = 1.35 * max(*(value for value, _ in _lengths(result)), _shown_shift(result))
-    lines = (
-        (curve.norm, curve.fraction, style.TRAINED, "trained:\none shift $z$\nfor all"),
-        (
-            robust,
-            np.arange(1, len(robust) + 1) / len(result.robust_radii.radius),
-            style.ROBUST,
-            "robust:\nthe best shift\nfor each",
-        ),
-    )
+    robust = np.sort(_finite(result.robust_radii.radius))
+    share = np.arange(1, len(robust) + 1) / len(result.robust_radii.radius)
+    lines: list[tuple[FloatArray, FloatArray, str, str]] = [
+        (*_flips(result, last)[:2], style.TRAINED, "trained:\none shift $z$\nfor all"),
+        (*_steps(robust, share, last), style.ROBUST, "robust:\nthe best shift\nfor each"),
+    ]
     axes.grid(True, axis="y")
     _mark_lengths(axes, _lengths(result), last)
     halves = []
-    for norm, share, color, _ in lines:
-        shown = norm <= last
-        x = np.concatenate([[0.0], norm[shown], [last]])
-        y = np.concatenate([[0.0], share[shown], share[shown][-1:] if shown.any() else [0.0]])
+    for x, y, color, _ in lines:
         axes.step(x, y, where="post", color=color, linewidth=2.6, zorder=3)
         halves.append(float(x[np.argmax(y >= 0.5)]) if (y >= 0.5).any() else last)
     _percent(axes)
@@ -316,12 +300,15 @@ def _draw_shift(axes: Axes, norm: float) -> None:
 
 def _draw_means(axes: Axes, plane: Plane) -> None:
     means = ((plane.opposite_mean, "opposite mean", "^"), (plane.own_mean, "own mean", "v"))
-    middle = np.mean(axes.get_xlim())
+    low, high = axes.get_xlim()
+    # The opposite mean's name points inwards; the own mean's, away from the arrow if there is room.
+    left_of = {"^": (low + high) / 2, "v": low + 0.3 * (high - low)}
     for (x, y), name, marker in means:
         axes.plot(x, y, marker, color=style.INK, markerfacecolor="white", markersize=6.5, zorder=6)
-        side: Literal["left", "right"] = "right" if x > middle or marker == "v" else "left"
-        away = -8 if side == "right" else 8
-        _label(axes, name, (x, y), (away, -8), ha=side, va="top")
+        if x > left_of[marker]:
+            _label(axes, name, (x, y), (-8, -8), ha="right", va="top")
+        else:
+            _label(axes, name, (x, y), (8, -8), ha="left", va="top")
 
 
 def _label(
@@ -387,7 +374,9 @@ def _mark_lengths(axes: Axes, lengths: Sequence[tuple[float, str]], last: float)
 
 
 def _in_units(axes: Axes, unit: float, label: str) -> None:
-    top = axes.secondary_xaxis("top", functions=(lambda x: x / unit, lambda x: x * unit))
+    top = axes.secondary_xaxis(
+        "top", functions=(lambda x: np.asarray(x) / unit, lambda x: np.asarray(x) * unit)
+    )
     top.set_xlabel(label, labelpad=5)
     top.spines["top"].set_visible(False)
 
@@ -399,22 +388,52 @@ def _percent(axes: Axes) -> None:
     axes.set(ylim=(-0.02, 1.09), yticks=np.linspace(0, 1, 5))
 
 
-def _transition(result: DoubleEdge) -> tuple[float, float]:
-    """Norms between which the flipped share rises, with as much again on both sides."""
+def _flips(
+    result: DoubleEdge, last: float
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Norms up to ``last``, and the shares flipped there: of all, positive, negative examples."""
     curve = result.universal.curve
-    begun = float(curve.norm[np.argmax(curve.fraction > 0.01)])
-    ended = _crossings(result)[-1][1] if _crossings(result) else float(curve.norm[-1])
+    fractions = (curve.fraction, curve.fraction_positive, curve.fraction_negative)
+    (norm, whole), (_, positive), (_, negative) = (
+        _steps(curve.norm, fraction, last) for fraction in fractions
+    )
+    return norm, whole, positive, negative
+
+
+def _steps(norm: FloatArray, share: FloatArray, last: float) -> tuple[FloatArray, FloatArray]:
+    """A step function from (0, 0) to ``last``."""
+    shown = norm <= last
+    whole = np.concatenate([[0.0], share[shown]])
+    return np.concatenate([[0.0], norm[shown], [last]]), np.append(whole, whole[-1])
+
+
+def _transition(result: DoubleEdge) -> tuple[float, float]:
+    """Norms between which the flipped share rises, with about as much again on both sides."""
+    norm = result.universal.curve.norm
+    flips = norm[np.isfinite(norm)]
     marked = _shift_scale(result)
-    low, high = min(begun, marked), max(ended, marked)
-    around = 0.9 * max(high - low, 0.1 * high)
-    return max(0.0, low - around), min(high + around, float(curve.norm[-1]))
+    ends = [marked, float(np.quantile(flips, 0.01)), float(flips[-1])] if len(flips) else [marked]
+    low, high = min(ends), max(ends)
+    around = 0.5 * max(high - low, 0.1 * high)
+    return max(0.0, low - around), high + around
+
+
+def _mark_crossings(axes: Axes, result: DoubleEdge, last_left: float) -> None:
+    """Dots where 50, 95 and 100 % flip, named on their right up to a norm of ``last_left``."""
+    for share, norm in _crossings(result):
+        axes.plot(norm, share, "o", color=style.TRAINED, markersize=5, zorder=5)
+        name, offset = f"{share:.0%} at {norm:.2f}", 6 if share == 1 else -2
+        if norm < last_left:
+            below: Literal["top", "bottom"] = "bottom" if share == 1 else "top"
+            _label(axes, name, (norm, share), (9, offset), ha="left", va=below)
+        else:
+            _label(axes, name, (norm, share), (-9, abs(offset)), ha="right", va="bottom")
 
 
 def _crossings(result: DoubleEdge) -> list[tuple[float, float]]:
     universal = result.universal
     norms = ((0.5, universal.norm_50), (0.95, universal.norm_95), (1.0, universal.norm_100))
-    last = float(universal.curve.norm[-1])
-    return [(share, norm) for share, norm in norms if math.isfinite(norm) and norm <= last]
+    return [(share, norm) for share, norm in norms if math.isfinite(norm)]
 
 
 def _lengths(result: DoubleEdge) -> list[tuple[float, str]]:
@@ -460,9 +479,16 @@ def _largest_circle(result: DoubleEdge, plane: Plane) -> float:
     return max([*finite, _shift_scale(result)])
 
 
+def _size_of_pair(window: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Size of a figure of two landscapes at equal scales, with a colour bar below them."""
+    width, tallest = style.TALL
+    height = 0.4 * width * (window[3] - window[2]) / (window[1] - window[0])
+    return width, min(tallest, max(3.2, height + 1.4))
+
+
 def _window(plane: Plane, reach: float) -> tuple[float, float, float, float]:
     """Bounds of a landscape that shows the circles and the means."""
     points = np.stack([plane.own_mean, plane.opposite_mean])
     low = np.minimum(points.min(axis=0), -reach) - 0.12 * reach
-    high = np.maximum(points.max(axis=0), reach) + 0.25 * reach
+    high = np.maximum(points.max(axis=0), reach) + 0.35 * reach
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])

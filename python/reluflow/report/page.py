@@ -71,6 +71,7 @@ def render_page(result: DoubleEdge, figures: Mapping[str, str], command: str | N
         headline=wording.headline(result),
         subline=wording.subline(result),
         problem=wording.problem(result),
+        notice=wording.notice(result),
         name=result.name,
         version=result.summary["version"],
         key_figures=wording.key_figures(result),
@@ -179,9 +180,18 @@ def _provenance(result: DoubleEdge) -> dict[str, str]:
         "flow": f"{flow.status.value}, {flow.evaluations:,} gradients in {flow.form} form",
         "log(1/L) reached": wording.number(flow.log_inverse_loss),
         "train accuracy": wording.number(summary["train_accuracy"]),
-        "KKT feasibility": wording.number(result.certificate.feasibility),
-        "KKT complementarity": wording.number(result.certificate.complementarity),
+        **_residuals(result),
         "test error": f"{result.error.method}, {wording.error_evidence(result)}",
+    }
+
+
+def _residuals(result: DoubleEdge) -> dict[str, str]:
+    if result.certificate is None:
+        return {}
+    names = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    return {
+        f"KKT {name.replace('_', ' ')}": wording.number(getattr(result.certificate, name))
+        for name in names
     }
 
 
@@ -238,4 +248,4 @@ def _typeset(text: str) -> Markup:
 
 
 def _as_power(match: re.Match[str]) -> str:
-    return f"{match[1]} × 10^{int(match[2])}"
+    return f"{match[1]}×10^{int(match[2])}"

@@ -71,6 +71,7 @@ def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None
     )
     if description.y_limits:
         ax.set_ylim(*description.y_limits)
+    _plain_ticks(ax, description)
     _tick_at_values(ax, description, table)
     ax.grid(True, which="major")
     if ax.get_legend_handles_labels()[0]:
@@ -164,10 +165,24 @@ def _draw_map(ax: Axes, description: Description, table: pd.DataFrame) -> None:
     ax.set(xlabel=description.x_label or description.x, ylabel=_setting(description, vertical))
 
 
+def _plain_ticks(ax: Axes, description: Description) -> None:
+    """On a logarithmic axis of few decades, numbers at 1, 2 and 5 rather than powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = ax.get_ylim()
+    if description.y_scale != "log" or high > 100 * low:
+        return
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
 def _tick_at_values(ax: Axes, description: Description, table: pd.DataFrame) -> None:
     """On a logarithmic axis with few values, the values themselves are the ticks."""
     values = np.unique(table[description.x].to_numpy(float))
     if description.x_scale != "log" or len(values) > 9 or values[-1] > 200 * values[0]:
+        return
+    if (values != np.rint(values)).any():
         return
     ax.set_xticks(values, [_short(value) for value in values])
     ax.set_xticks([], minor=True)

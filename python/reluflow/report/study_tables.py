@@ -49,6 +49,11 @@ def mean_of(values: Sequence[Any]) -> Mean:
     infinite = int(np.isinf(numbers).sum())
     if not len(finite):
         return Mean(math.nan, math.nan, math.nan, 0, infinite)
+    if (finite == finite[0]).all():
+        # Rounding would make an interval out of a constant.
+        same = float(finite[0])
+        ends = (same, same) if len(finite) > 1 else (math.nan, math.nan)
+        return Mean(same, *ends, len(finite), infinite)
     return Mean(float(finite.mean()), *interval(finite), len(finite), infinite)
 
 

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -29,7 +29,7 @@ BANNER = (10.4, 3.7)
 
 # Glyphs are drawn as outlines in SVG, so that a figure looks the same wherever it is opened; the
 # salt makes identifiers, and with them the files, the same from run to run.
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "mathtext.fontset": "dejavusans",
@@ -74,11 +74,13 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(size: tuple[float, float]) -> Figure:
+def new_figure(
+    size: tuple[float, float], layout: Literal["constrained", "compressed"] = "constrained"
+) -> Figure:
     """An empty figure that belongs to nobody: pyplot does not know of it."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout="constrained")
+    return Figure(figsize=size, layout=layout)
 
 
 def settle(figure: Figure) -> Figure:

@@ -49,13 +49,15 @@ def _notes(result: DoubleEdge) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    proved = (
-        f"{wording.share_proved(result.radii)} of {len(result.radii.radius)} (trained), "
-        f"{wording.share_proved(result.robust_radii)} (robust); the others are upper bounds"
+    networks = ((result.radii, "trained"), (result.robust_radii, "robust"))
+    proved = ", ".join(
+        f"{wording.share_proved(radii)} of {len(radii.radius)} ({name})" for radii, name in networks
     )
+    if not all(radii.proved.all() for radii, _ in networks):
+        proved += "; the others are upper bounds"
     notes = {
         "test error": f"{wording.error_value(result)}: {wording.error_evidence(result)}",
-        "KKT stationarity": f"{wording.number(result.certificate.stationarity)} "
+        "KKT stationarity": f"{wording.number(result.summary['kkt_stationarity'])} "
         f"at log(1/L) = {wording.number(result.flow.log_inverse_loss)}",
         "radii proved": proved,
         "definition": wording.definition(result),

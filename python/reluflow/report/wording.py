@@ -39,8 +39,8 @@ def measured(value: float | None) -> str:
     return number(value)
 
 
-def number(value: float | None) -> str:
-    """Up to four significant digits, thousands separated; a dash where there is no number."""
+def number(value: float | None, digits: int = 4) -> str:
+    """Up to so many significant digits, thousands separated; a dash where there is no number."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -49,8 +49,8 @@ def number(value: float | None) -> str:
     if size == int(size) and size < 1e15:
         return f"{sign}{int(size):,}"
     if 1e-3 <= size < 1e5:
-        return f"{sign}{size:,.4g}" if size < 1e4 else f"{sign}{size:,.0f}"
-    return f"{sign}{size:.2e}"
+        return f"{sign}{size:,.{digits}g}" if size < 1e4 else f"{sign}{size:,.0f}"
+    return f"{sign}{size:.{min(digits, 3) - 1}e}"
 
 
 def probability(log10: float) -> str:
@@ -120,9 +120,8 @@ def headline(result: DoubleEdge) -> str:
 def subline(result: DoubleEdge) -> str:
     """The lengths that the headline's number is to be compared with."""
     summary = result.summary
-    length = float(np.median(np.linalg.norm(result.test_data.X, axis=1)))
     trained = f"The median smallest perturbation is {measured(summary['radius_median'])}"
-    whole = f"An example has length {measured(length)} (median). {trained} for the trained network"
+    whole = f"{_length_of_inputs(result)} {trained} for the trained network"
     if not summary["robust_radius_median"]:
         return (
             f"{whole}; the explicit robust network of these clusters, which needs nearly "
@@ -132,6 +131,11 @@ def subline(result: DoubleEdge) -> str:
         f"{whole} and {measured(summary['robust_radius_median'])} for the explicit robust network "
         f"of the same clusters, {measured(summary['double_edge_ratio'])} times as far."
     )
+
+
+def notice(result: DoubleEdge) -> str:
+    """Why the flow ended before its target; empty if it did not."""
+    return "" if result.flow.status == Status.CONVERGED else result.flow.status.sentence
 
 
 def key_figures(result: DoubleEdge) -> list[KeyFigure]:
@@ -157,7 +161,7 @@ def key_figures(result: DoubleEdge) -> list[KeyFigure]:
             f"√k/2 = {measured(math.sqrt(k) / 2)}",
         ),
         KeyFigure(
-            "KKT stationarity", number(summary["kkt_stationarity"]), "residual, 0 at a KKT point"
+            "KKT stationarity", number(summary["kkt_stationarity"], 2), "residual, 0 at a KKT point"
         ),
         KeyFigure("radii proved", share_proved(result.radii), proved),
     ]
@@ -181,7 +185,7 @@ def caveats(result: DoubleEdge) -> list[str]:
         f"{result.test_data.n} examples, not of the whole distribution.",
         _assumption_caveat(result),
     ]
-    return [caveat for caveat in found if caveat]
+    return [caveat.strip() for caveat in found if caveat]
 
 
 def _right_half(result: DoubleEdge) -> str:
@@ -197,13 +201,24 @@ def _wrong_half(result: DoubleEdge) -> str:
     return f"a single shift of length {measured(norm)} flips 95{PERCENT} of examples"
 
 
+def _length_of_inputs(result: DoubleEdge) -> str:
+    # Examples drawn in reduced coordinates lack the part of the noise that no network sees.
+    if result.assumption is not None:
+        norms = np.sqrt(result.clusters.gram.diagonal())
+        return f"A cluster mean has length {measured(float(np.median(norms)))}."
+    norms = np.linalg.norm(result.test_data.X, axis=1)
+    return f"An example has length {measured(float(np.median(norms)))} (median)."
+
+
 def _flow_caveat(result: DoubleEdge) -> str:
-    flow = result.flow
-    early = "" if flow.status == Status.CONVERGED else f"{flow.status.sentence} "
+    flow, certificate = result.flow, result.certificate
+    early = notice(result)
+    if certificate is None:
+        return f"{early} Not every training example is classified, so no KKT point is near."
     return (
-        f"{early}The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
-        "limit; the stationarity residual "
-        f"{number(result.certificate.stationarity)} says how far from a KKT point it stopped."
+        f"{early} The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
+        f"limit; the stationarity residual {number(certificate.stationarity)} says how far from a "
+        "KKT point it stopped."
     )
 
 
