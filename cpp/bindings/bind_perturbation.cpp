@@ -65,6 +65,7 @@ void bind_perturbation(py::module_& module) {
       .value("neuronwise", Proof::neuronwise)
       .value("certificate", Proof::certificate)
       .value("relaxation", Proof::relaxation)
+      .value("dual", Proof::dual)
       .value("branching", Proof::branching)
       .value("never_flips", Proof::never_flips);
   py::enum_<StopReason>(module, "StopReason", py::module_local())

@@ -1,18 +1,23 @@
 #include "reluflow/branching.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <queue>
 #include <utility>
 
 namespace reluflow {
 namespace {
 
-constexpr int kRoundsPerNode = 4;
+constexpr int kChordRounds = 4;
+// A node's own piece may lie so much further away than the best point known and still be projected
+// onto exactly.
+constexpr double kProjected = 1.5;
 constexpr Index kNone = -1;
 
 struct Node {
   double lower_bound;
   Intervals intervals;
+  Vector likely;  // pre-activations whose signs are the first guess for the undecided neurons
 };
 
 struct HigherBound {
@@ -31,8 +36,8 @@ class BranchAndBound {
         radius_(radius),
         closed_(radius) {}
 
-  BranchingResult run(Intervals intervals) {
-    open_.push({0.0, std::move(intervals)});
+  BranchingResult run(Intervals intervals, const Vector& likely) {
+    open_.push({0.0, std::move(intervals), likely});
     while (!open_.empty() && lower_bound() < enough() && nodes_ < options_.max_nodes &&
            !options_.stop()) {
       Node node = open_.top();
@@ -51,21 +56,58 @@ class BranchAndBound {
   }
 
   void process(Node& node) {
-    const Relaxation relaxation =
-        tighten(problem_, radius_, enough(), options_.slack, kRoundsPerNode, node.intervals);
-    node.lower_bound = std::max(node.lower_bound, relaxation.lower_bound);
-    if (node.lower_bound < enough() && std::isfinite(relaxation.projection.distance)) {
-      radius_ = std::min(radius_,
-                         incumbent_(active_subset(problem_, relaxation.projection.preactivations)));
-    }
+    Index neuron = bound_by_chords(node);
+    if (node.lower_bound < enough()) neuron = bound_by_minorants(node, neuron);
     if (node.lower_bound >= enough()) return close(node);
-    const Index neuron = widest_gap(node.intervals, relaxation.projection);
+    if (neuron == kNone || !node.intervals.undecided(neuron)) neuron = first_undecided(node);
     if (neuron == kNone) return close_leaf(node);
     Node inactive = node;
     inactive.intervals.high[neuron] = 0.0;
     node.intervals.low[neuron] = 0.0;
     open_.push(std::move(node));
     open_.push(std::move(inactive));
+  }
+
+  /// Returns the neuron to branch on.
+  Index bound_by_chords(Node& node) {
+    const Relaxation relaxation =
+        tighten(problem_, radius_, enough(), options_.slack, kChordRounds, node.intervals);
+    node.lower_bound = std::max(node.lower_bound, relaxation.lower_bound);
+    if (relaxation.projection.preactivations.size() > 0) {
+      node.likely = relaxation.projection.preactivations;
+    }
+    return widest_gap(node);
+  }
+
+  /// The same, around the projection onto the piece that is likely to be the best of the node.
+  Index bound_by_minorants(Node& node, Index neuron) {
+    const Subset subset = likely_subset(node);
+    ProjectionOptions within;
+    within.stop_above = kProjected * radius_;
+    const Projection projection = project(problem_, piece_of(problem_, subset), within);
+    if (projection.distance < radius_) radius_ = std::min(radius_, incumbent_(subset));
+    if (projection.scale <= 0.0) return neuron;
+    const DualBound bound =
+        dual_bound(problem_, projection, radius_, enough(), options_.slack, node.intervals);
+    node.lower_bound = std::max(node.lower_bound, bound.lower_bound);
+    return bound.widest_gap == kNone ? neuron : bound.widest_gap;
+  }
+
+  Subset likely_subset(const Node& node) const {
+    Subset subset = active_subset(problem_, node.likely);
+    for (const Index j : problem_.side.opposing) {
+      if (!node.intervals.undecided(j)) {
+        subset[static_cast<std::size_t>(j)] = node.intervals.high[j] > 0.0;
+      }
+    }
+    return subset;
+  }
+
+  Index first_undecided(const Node& node) const {
+    for (const Index j : problem_.side.opposing) {
+      if (node.intervals.undecided(j)) return j;
+    }
+    return kNone;
   }
 
   void close(const Node& node) { closed_ = std::min(closed_, node.lower_bound); }
@@ -92,16 +134,14 @@ class BranchAndBound {
     close(node);
   }
 
-  /// The undecided opposing neuron whose chord is furthest from it at the relaxation's solution.
-  Index widest_gap(const Intervals& intervals, const Projection& projection) const {
+  /// The undecided opposing neuron whose chord is furthest from it at the likely solution.
+  Index widest_gap(const Node& node) const {
     Index widest = kNone;
     double largest = -1.0;
-    const bool solved = projection.preactivations.size() > 0;
     for (const Index j : problem_.side.opposing) {
-      if (!intervals.undecided(j)) continue;
-      const double low = intervals.low[j], high = intervals.high[j];
-      const double z =
-          std::clamp(solved ? projection.preactivations[j] : problem_.preactivations[j], low, high);
+      if (!node.intervals.undecided(j)) continue;
+      const double low = node.intervals.low[j], high = node.intervals.high[j];
+      const double z = std::clamp(node.likely[j], low, high);
       const double gap =
           -problem_.side.output[j] * (high * (z - low) / (high - low) - std::max(z, 0.0));
       if (gap > largest) {
@@ -123,9 +163,9 @@ class BranchAndBound {
 
 }  // namespace
 
-BranchingResult branch(const PointProblem& problem, Intervals intervals, double radius,
-                       const BranchingOptions& options, const Incumbent& incumbent) {
-  return BranchAndBound(problem, radius, options, incumbent).run(std::move(intervals));
+BranchingResult branch(const PointProblem& problem, Intervals intervals, const Vector& likely,
+                       double radius, const BranchingOptions& options, const Incumbent& incumbent) {
+  return BranchAndBound(problem, radius, options, incumbent).run(std::move(intervals), likely);
 }
 
 }  // namespace reluflow

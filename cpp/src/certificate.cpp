@@ -2,147 +2,202 @@
 
 #include <Eigen/Cholesky>
 #include <algorithm>
+#include <array>
 #include <cmath>
-
-#include "reluflow/rounding.hpp"
 
 namespace reluflow {
 namespace {
 
-// What the Hessian's smallest eigenvalue is shown to exceed: far above rounding, and small enough
-// to lose no certificate that matters.
-constexpr double kConvexityMargin = 1e-9;
-// k_j ||row_j||^2 has to stay below 1 for convexity.
-constexpr double kLargestCurvature = 1.0 - 1e-6;
+constexpr int kMostRounds = 25;
+constexpr int kPowerIterations = 30;
+constexpr int kDampings = 12;
+// Largest eigenvalues of sum k_j row_j row_j^T that are tried: nearer to 1 the minorant is tighter
+// at its centre, further away it is wider.
+constexpr std::array<double, 3> kEigenvalues = {0.98, 0.95, 0.88};
 
-/// The quadratic in u: its value and gradient at the centre, and the weighted rows of its concave
-/// part, with bounds of their rounding errors.
-struct Quadratic {
-  double value = 0.0, value_rounding = 0.0;
-  Vector gradient;
-  double gradient_rounding = 0.0;
-  std::vector<Index> curved;  // neurons with k_j > 0
+Vector centre_of(const PointProblem& problem, const Projection& projection) {
+  return -projection.scale * (problem.neurons.rows.transpose() * projection.multipliers);
+}
+
+/// The undecided opposing neurons with their curvatures k, and S with S_ij = sqrt(k_i k_j) row_i .
+/// row_j, which has the eigenvalues of sum k_j row_j row_j^T.
+class CurvedNeurons {
+ public:
+  CurvedNeurons(const PointProblem& problem, const ShorMultipliers& multipliers)
+      : curvature_(multipliers.curvature) {
+    for (const Index j : problem.side.opposing) {
+      if (curvature_[j] > 0.0) neurons_.push_back(j);
+    }
+    const auto p = static_cast<Index>(neurons_.size());
+    rows_.resize(p, problem.neurons.rows.cols());
+    gram_.resize(p, p);
+    price_.resize(p);
+    for (Index i = 0; i < p; ++i) {
+      const Index j = neurons_[static_cast<std::size_t>(i)];
+      rows_.row(i) = std::sqrt(curvature_[j]) * problem.neurons.rows.row(j);
+      for (Index l = 0; l <= i; ++l) {
+        const Index other = neurons_[static_cast<std::size_t>(l)];
+        gram_(i, l) = gram_(l, i) =
+            std::sqrt(curvature_[j] * curvature_[other]) * problem.neurons.gram(j, other);
+      }
+      // w |z| = w^2 / (4 k) at the closed form.
+      const double w = multipliers.eta * problem.side.output[j];
+      price_[i] = w * w / (4.0 * curvature_[j]);
+    }
+    eigenvector_ = Vector::Ones(p).normalized();
+  }
+
+  const Vector& curvature() const { return curvature_; }
+  const Eigen::MatrixXd& gram() const { return gram_; }
+  const Matrix& rows() const { return rows_; }
+
+  /// Lowers curvatures until the largest eigenvalue is at most `target`. Lowering k_j by the factor
+  /// exp(-e_j) costs the bound about price_j e_j^2 / 4 and lowers the eigenvalue by the share sum_j
+  /// x_j^2 e_j, x the eigenvector, so that e_j in proportion to x_j^2 / price_j is the cheapest
+  /// way.
+  void damp(double target) {
+    for (int damping = 0; damping < kDampings; ++damping) {
+      const double largest = largest_eigenvalue();
+      if (largest <= target) return;
+      const Vector weight = eigenvector_.cwiseAbs2();
+      const Vector direction = weight.cwiseQuotient(price_);
+      const double excess = 1.0 - target / largest;
+      scale(Vector((-excess / weight.dot(direction) * direction).array().exp()));
+    }
+    const double largest = largest_eigenvalue();
+    if (largest > target) scale(Vector::Constant(price_.size(), target / largest));
+  }
+
+ private:
+  void scale(const Vector& shares) {
+    const Vector roots = shares.cwiseSqrt();
+    gram_ = roots.asDiagonal() * gram_ * roots.asDiagonal();
+    rows_ = roots.asDiagonal() * rows_;
+    for (std::size_t i = 0; i < neurons_.size(); ++i) {
+      curvature_[neurons_[i]] *= shares[static_cast<Index>(i)];
+    }
+  }
+
+  double largest_eigenvalue() {
+    double value = 0.0;
+    for (int i = 0; i < kPowerIterations; ++i) {
+      const Vector image = gram_ * eigenvector_;
+      value = image.norm();
+      if (value == 0.0) return 0.0;
+      eigenvector_ = image / value;
+    }
+    return value;
+  }
+
+  std::vector<Index> neurons_;
+  Vector curvature_;  // of all neurons
+  Matrix rows_;       // times sqrt(k)
+  Eigen::MatrixXd gram_;
+  Vector price_;
+  Vector eigenvector_;
 };
 
-Quadratic expand(const PointProblem& problem, const Intervals& intervals,
-                 const ShorMultipliers& multipliers, const Vector& centre) {
-  const auto& [neurons, side, a, constant] = problem;
-  const double eta = multipliers.eta, norm = centre.norm();
-  Vector z = a;
-  z.noalias() += neurons.rows * centre;
-  Vector weights = multipliers.supporting;  // derivatives of the value in z
-  Quadratic result;
-  double value = centre.squaredNorm() + eta * constant + multipliers.supporting.dot(z);
-  double magnitude = centre.squaredNorm() + std::abs(eta * constant) +
-                     multipliers.supporting.cwiseAbs().dot(z.cwiseAbs());
-  for (const Index j : side.opposing) {
-    if (intervals.high[j] <= 0.0) continue;
-    const double w = -eta * side.output[j];
-    if (intervals.low[j] >= 0.0) {
+/// The bound as a function of the share t of eta and s that is used, for fixed curvatures k:
+/// constant + linear t + quadratic t^2 - ||fixed + t moving||^2 / 4 in the norm of H^-1.
+struct Scaling {
+  double constant = 0.0, linear = 0.0, quadratic = 0.0;
+  Vector fixed, moving;
+};
+
+Scaling scaling_of(const PointProblem& problem, const Intervals& intervals,
+                   const ShorMultipliers& multipliers) {
+  const auto& a = problem.preactivations;
+  Scaling result;
+  Vector weights = multipliers.supporting, curved = Vector::Zero(a.size());
+  for (const Index j : problem.side.opposing) {
+    const double w = -multipliers.eta * problem.side.output[j], k = multipliers.curvature[j];
+    if (k > 0.0) {
+      weights[j] = -w / 2;
+      curved[j] = -2 * k * a[j];
+      result.constant -= k * a[j] * a[j];
+      result.quadratic -= w * w / (16 * k);
+    } else if (intervals.high[j] > 0.0) {
       weights[j] = -w;
-      value -= w * z[j];
-      magnitude += std::abs(w * z[j]);
-      continue;
     }
-    const double k = multipliers.curvature[j];
-    const double square = k * z[j] * z[j], linear = w * z[j] / 2, fixed = w * w / (16 * k);
-    weights[j] = -(2 * k * z[j] + w / 2);
-    value -= square + linear + fixed;
-    magnitude += square + std::abs(linear) + fixed;
-    result.curved.push_back(j);
   }
-  const Vector z_rounding = gamma(neurons.rows.cols() + 4) * (a.cwiseAbs() + norm * neurons.norms);
-  result.value = value;
-  result.value_rounding = gamma(neurons.size() + neurons.rows.cols() + 16) * magnitude +
-                          2.0 * weights.cwiseAbs().dot(z_rounding);
-  result.gradient = 2.0 * centre;
-  result.gradient.noalias() += neurons.rows.transpose() * weights;
-  result.gradient_rounding =
-      gamma(neurons.size() + 8) * (2.0 * norm + weights.cwiseAbs().dot(neurons.norms));
-  for (const Index j : result.curved) {
-    result.value_rounding += multipliers.curvature[j] * z_rounding[j] * z_rounding[j];
-    result.gradient_rounding += 2.0 * multipliers.curvature[j] * z_rounding[j] * neurons.norms[j];
-  }
+  result.linear = multipliers.eta * problem.constant + weights.dot(a);
+  result.fixed.noalias() = problem.neurons.rows.transpose() * curved;
+  result.moving.noalias() = problem.neurons.rows.transpose() * weights;
   return result;
 }
 
-/// Bounds g^T H^-1 g from above for H = I - sum k_j row_j row_j^T, infinite where H is not shown to
-/// be positive definite. With B the rows scaled by sqrt(k_j),
-/// g^T H^-1 g = ||g||^2 + (B g)^T (I - B B^T)^-1 (B g).
-///
-/// Rounding: I - B B^T is factorised with its diagonal lowered by a margin that exceeds the norm of
-/// all errors of forming it (gamma(r + 6) trace(B B^T)), of its Cholesky factor and of the
-/// triangular solve (together gamma(3 p + 6) p for p curved neurons; Higham 2002, theorems 10.3 and
-/// 8.5; Rump 2006) by kConvexityMargin, so that the exact matrix exceeds the square of the computed
-/// factor, and kConvexityMargin I.
-double inverse_quadratic_form(const PointProblem& problem, const Vector& curvature,
-                              const Quadratic& quadratic) {
-  const auto& neurons = problem.neurons;
-  const auto p = static_cast<Index>(quadratic.curved.size());
-  const double norm = quadratic.gradient.norm();
-  const double tail = quadratic.gradient_rounding / std::sqrt(kConvexityMargin);
-  if (p == 0) return std::pow(norm + quadratic.gradient_rounding, 2);
-  Vector roots(p), image(p);
-  double trace = 0.0;
-  for (Index i = 0; i < p; ++i) {
-    const Index j = quadratic.curved[static_cast<std::size_t>(i)];
-    roots[i] = std::sqrt(curvature[j]);
-    image[i] = roots[i] * neurons.rows.row(j).dot(quadratic.gradient);
-    trace += curvature[j] * neurons.norms[j] * neurons.norms[j];
-  }
-  const Index r = neurons.rows.cols();
-  const double margin = kConvexityMargin + 4.0 * kUnitRoundoff + gamma(r + 6) * trace +
-                        gamma(3 * p + 6) * static_cast<double>(p);
-  Eigen::MatrixXd hessian(p, p);
-  for (Index i = 0; i < p; ++i) {
-    const Index row = quadratic.curved[static_cast<std::size_t>(i)];
-    for (Index l = i; l < p; ++l) {
-      const Index column = quadratic.curved[static_cast<std::size_t>(l)];
-      hessian(l, i) = -roots[i] * roots[l] * neurons.gram(row, column);
+/// Multipliers with a convex minorant, and its minimum.
+struct Damped {
+  double value = 0.0;
+  ShorMultipliers multipliers;
+  Vector centre;
+};
+
+/// The best of a few dampings of the closed form's curvatures, each with the best t.
+Damped damp(const PointProblem& problem, const Intervals& intervals,
+            const ShorMultipliers& closed_form) {
+  CurvedNeurons curved(problem, closed_form);
+  Damped best;
+  for (const double eigenvalue : kEigenvalues) {
+    curved.damp(eigenvalue);
+    const Index p = curved.gram().rows();
+    const Eigen::LLT<Eigen::MatrixXd> cholesky(Eigen::MatrixXd::Identity(p, p) - curved.gram());
+    if (cholesky.info() != Eigen::Success) continue;
+    ShorMultipliers damped{closed_form.eta, closed_form.supporting, curved.curvature()};
+    const Scaling scaling = scaling_of(problem, intervals, damped);
+    const auto solve = [&](const Vector& g) -> Vector {
+      return g + curved.rows().transpose() * cholesky.solve(curved.rows() * g);
+    };
+    const Vector fixed = solve(scaling.fixed), moving = solve(scaling.moving);
+    const double slope = scaling.linear - scaling.fixed.dot(moving) / 2;
+    const double bend = scaling.moving.dot(moving) / 4 - scaling.quadratic;
+    const double t = bend > 0.0 ? std::max(0.0, slope / (2 * bend)) : 0.0;
+    const double value = scaling.constant - scaling.fixed.dot(fixed) / 4 + t * (slope - t * bend);
+    if (value > best.value) {
+      damped.eta *= t;
+      damped.supporting *= t;
+      best = {value, std::move(damped), -(fixed + t * moving) / 2};
     }
-    hessian(i, i) += 1.0 - margin;
   }
-  const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factor(hessian);
-  if (factor.info() != Eigen::Success) return std::numeric_limits<double>::infinity();
-  factor.matrixL().solveInPlace(image);
-  const double image_rounding =
-      gamma(r + 6) * std::sqrt(trace) * norm / std::sqrt(kConvexityMargin);
-  return std::pow(std::hypot(norm, image.norm() + image_rounding) + tail, 2);
+  return best;
+}
+
+Index undecided_count(const PointProblem& problem, const Intervals& intervals) {
+  return std::count_if(problem.side.opposing.begin(), problem.side.opposing.end(),
+                       [&](Index j) { return intervals.undecided(j); });
 }
 
 }  // namespace
 
-ShorMultipliers closed_form_multipliers(const PointProblem& problem, const Intervals& intervals,
-                                        const Projection& projection) {
-  const auto& output = problem.side.output;
-  ShorMultipliers result{2.0 * projection.scale, Vector::Zero(output.size()),
-                         Vector::Zero(output.size())};
-  double largest_share = 0.0;
-  bool others = problem.constant != 0.0;
-  for (const Index j : problem.side.supporting) {
-    result.supporting[j] = result.eta * projection.multipliers[j];
-    largest_share = std::max(largest_share, projection.multipliers[j] / output[j]);
-  }
-  for (const Index j : problem.side.opposing) others |= projection.multipliers[j] != 0.0;
-  // Where the point dies on kinks alone, N takes part no more than they need.
-  if (!others) result.eta *= largest_share;
-  for (const Index j : problem.side.opposing) {
-    if (!intervals.undecided(j)) continue;
-    const double weight = -result.eta * output[j], norm = problem.neurons.norms[j];
-    const double distance = std::max(std::abs(projection.preactivations[j]),
-                                     weight * norm * norm / (4.0 * kLargestCurvature));
-    result.curvature[j] = weight / (4.0 * distance);
-  }
-  return result;
+double closed_form_bound(const PointProblem& problem, const Intervals& intervals,
+                         const Projection& projection, double slack) {
+  return Minorant(problem, intervals, closed_form_multipliers(problem, intervals, projection),
+                  centre_of(problem, projection), slack)
+      .lower_bound();
 }
 
-double shor_lower_bound(const PointProblem& problem, const Intervals& intervals,
-                        const ShorMultipliers& multipliers, const Vector& centre, double slack) {
-  const Quadratic quadratic = expand(problem, intervals, multipliers, centre);
-  const double drop = inverse_quadratic_form(problem, multipliers.curvature, quadratic) / 4.0;
-  const double square = quadratic.value - quadratic.value_rounding - multipliers.eta * slack -
-                        drop * (1.0 + 16.0 * kUnitRoundoff);
-  return square > 0.0 ? std::sqrt(square) * (1.0 - 4.0 * kUnitRoundoff) : 0.0;
+DualBound dual_bound(const PointProblem& problem, const Projection& projection, double radius,
+                     double enough, double slack, Intervals& intervals) {
+  const Vector centre = centre_of(problem, projection);
+  DualBound result;
+  for (int round = 0; round < kMostRounds; ++round) {
+    if (intervals.contradictory()) return {radius, -1};
+    const ShorMultipliers closed_form = closed_form_multipliers(problem, intervals, projection);
+    const Minorant exact(problem, intervals, closed_form, centre, slack);
+    result.lower_bound = std::max(result.lower_bound, exact.lower_bound());
+    result.widest_gap = exact.widest_gap();
+    if (result.lower_bound >= enough || result.widest_gap < 0) return result;
+    const Damped damped = damp(problem, intervals, closed_form);
+    if (damped.value <= 0.0) return result;
+    const Minorant minorant(problem, intervals, damped.multipliers, damped.centre, slack);
+    result.lower_bound = std::max(result.lower_bound, minorant.lower_bound());
+    result.widest_gap = minorant.widest_gap();
+    if (result.lower_bound >= enough) return result;
+    const Index before = undecided_count(problem, intervals);
+    minorant.cut(radius, intervals);
+    if (undecided_count(problem, intervals) == before) return result;
+  }
+  return result;
 }
 
 }  // namespace reluflow

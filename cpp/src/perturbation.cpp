@@ -106,10 +106,10 @@ class PointSolver {
     if (state_.proof != Proof::none || !std::isfinite(state_.radius)) return;
     Intervals intervals = ball_intervals(problem_, state_.radius);
     raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals).lower_bound);
-    if (settle(Proof::relaxation)) return;
-    try_certificate(intervals);
-    if (settle(Proof::certificate)) return;
-    try_branching(std::move(intervals), stop);
+    if (settle(Proof::relaxation) || best_.coefficients.size() == 0) return;
+    raise(dual_bound(problem_, best_, state_.radius, enough(), slack(), intervals).lower_bound);
+    if (settle(Proof::dual)) return;
+    branch_out(std::move(intervals), stop);
     settle(Proof::branching);
   }
 
@@ -165,23 +165,16 @@ class PointSolver {
   }
 
   void certify() {
-    if (state_.radius == certified_radius_ || !std::isfinite(state_.radius)) return;
+    if (best_.coefficients.size() == 0 || state_.radius == certified_radius_) return;
     certified_radius_ = state_.radius;
     // A proof of a larger radius stands no more.
     state_.proof = Proof::none;
     if (settle(Proof::neuronwise)) return;
-    try_certificate(ball_intervals(problem_, state_.radius));
+    raise(closed_form_bound(problem_, ball_intervals(problem_, state_.radius), best_, slack()));
     settle(Proof::certificate);
   }
 
-  void try_certificate(const Intervals& intervals) {
-    if (best_.coefficients.size() == 0) return;
-    const ShorMultipliers multipliers = closed_form_multipliers(problem_, intervals, best_);
-    const Vector centre = -best_.scale * (problem_.neurons.rows.transpose() * best_.multipliers);
-    raise(shor_lower_bound(problem_, intervals, multipliers, centre, slack()));
-  }
-
-  void try_branching(Intervals intervals, StopFlag& stop) {
+  void branch_out(Intervals intervals, StopFlag& stop) {
     const BranchingOptions options{options_.rtol, slack(), options_.max_nodes, strict(),
                                    [&stop] { return stop(); }};
     const Incumbent incumbent = [this](const Subset& subset) {
@@ -189,8 +182,8 @@ class PointSolver {
       adopt();
       return state_.radius;
     };
-    const BranchingResult result =
-        branch(problem_, std::move(intervals), state_.radius, options, incumbent);
+    const BranchingResult result = branch(problem_, std::move(intervals), best_.preactivations,
+                                          state_.radius, options, incumbent);
     state_.nodes = result.nodes;
     raise(result.lower_bound);
   }

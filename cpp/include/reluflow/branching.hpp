@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "reluflow/perturbation_bounds.hpp"
+#include "reluflow/certificate.hpp"
 
 namespace reluflow {
 
@@ -23,11 +23,11 @@ struct BranchingResult {
   Index nodes;
 };
 
-/// Best-first branch and bound over the signs of the undecided opposing neurons, bounded by chords.
-/// Starts from `intervals`, which hold for flipping points shorter than `radius`, and ends when the
-/// lower bound reaches (1 - rtol) of the radius or a budget is used up; the bound is valid either
-/// way.
-BranchingResult branch(const PointProblem& problem, Intervals intervals, double radius,
-                       const BranchingOptions& options, const Incumbent& incumbent);
+/// Best-first branch and bound over the signs of the undecided opposing neurons, bounded by chords
+/// and by convex minorants. Starts from `intervals`, which hold for flipping points shorter than
+/// `radius`, with the signs of `likely` as first guess; ends when the lower bound reaches (1 -
+/// rtol) of the radius or a budget is used up, and is valid either way.
+BranchingResult branch(const PointProblem& problem, Intervals intervals, const Vector& likely,
+                       double radius, const BranchingOptions& options, const Incumbent& incumbent);
 
 }  // namespace reluflow

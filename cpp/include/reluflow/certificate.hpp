@@ -1,33 +1,24 @@
 #pragma once
 
-#include "reluflow/perturbation_bounds.hpp"
+#include "reluflow/minorant.hpp"
 
 namespace reluflow {
 
-/// A point of the dual of min ||u||^2 subject to N(u) <= 0. For eta >= 0, 0 <= s_j <= eta output_j
-/// and k_j > 0, and z = a + rows u,
-///
-///   ||u||^2 + eta N(u) >= ||u||^2 + eta constant + sum_supporting s_j z_j
-///                         - sum_opposing (k_j z_j^2 + w_j z_j / 2 + w_j^2 / (16 k_j)),
-///
-/// with w_j = eta |output_j|, since relu(z) <= (z + c)^2 / (4 c) for every c > 0. Opposing neurons
-/// whose sign is decided by the intervals enter exactly. Where the right side is convex, its
-/// minimum bounds the squared radius from below. docs/theory.md, section 7.
-struct ShorMultipliers {
-  double eta;
-  Vector supporting;  ///< s, (R); 0 at opposing neurons
-  Vector curvature;   ///< k, (R); 0 at neurons other than undecided opposing ones
+/// The lower bound that the closed-form multipliers of a projection prove: its distance, where the
+/// minorant is convex (docs/theory.md, section 7.5).
+double closed_form_bound(const PointProblem& problem, const Intervals& intervals,
+                         const Projection& projection, double slack);
+
+struct DualBound {
+  double lower_bound = 0.0;
+  Index widest_gap = -1;  ///< the neuron to branch on, -1 when none is undecided
 };
 
-/// The multipliers for which the right side is stationary at the projection onto its piece, and
-/// equals its squared distance there: k_j = w_j / (4 |z_j|).
-ShorMultipliers closed_form_multipliers(const PointProblem& problem, const Intervals& intervals,
-                                        const Projection& projection);
-
-/// The lower bound on the radius that `multipliers` prove, with every rounding error counted
-/// against it; 0 where convexity cannot be shown. The quadratic is expanded around `centre`, which
-/// makes no difference but to rounding.
-double shor_lower_bound(const PointProblem& problem, const Intervals& intervals,
-                        const ShorMultipliers& multipliers, const Vector& centre, double slack);
+/// Lower bounds for points shorter than `radius` within the intervals, from minorants around a
+/// projection: the closed form, with its curvatures lowered as far as convexity asks. Each minorant
+/// cuts the intervals down to those of an ellipsoid, which decides signs and so makes the next one
+/// tighter; goes on until none is decided or the bound is `enough`.
+DualBound dual_bound(const PointProblem& problem, const Projection& projection, double radius,
+                     double enough, double slack, Intervals& intervals);
 
 }  // namespace reluflow

@@ -15,6 +15,7 @@ enum class Proof {
   neuronwise,       ///< no neuron by itself can move far enough
   certificate,      ///< the closed-form convex minorant
   relaxation,       ///< one convex relaxation with chords, on the cap that is left of the ball
+  dual,             ///< convex minorants on the ellipsoids that they leave of the ball
   branching,        ///< branch and bound
   never_flips,      ///< every convex piece is empty
 };

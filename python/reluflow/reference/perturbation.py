@@ -21,13 +21,12 @@ from reluflow.reference.convex_pieces import (
     piece_of,
     project,
 )
+from reluflow.reference.minorant import closed_form_bound, dual_bound
 from reluflow.reference.perturbation_bounds import (
     Intervals,
     ball_intervals,
-    closed_form_multipliers,
     neuronwise_lower_bound,
     plane_bound,
-    shor_lower_bound,
     tighten,
 )
 from reluflow.reference.ray_crossing import first_crossing
@@ -49,8 +48,9 @@ class Proof(enum.Enum):
     neuronwise = 2
     certificate = 3
     relaxation = 4
-    branching = 5
-    never_flips = 6
+    dual = 5
+    branching = 6
+    never_flips = 7
 
 
 class StopReason(enum.Enum):
@@ -294,12 +294,15 @@ class _PointSolver:
             self.problem, self.radius, self.enough, self.slack, _ROOT_ROUNDS, intervals
         )
         self._raise(bound)
-        if self._settle(Proof.relaxation):
+        if self._settle(Proof.relaxation) or self.best is None:
             return
-        self._try_certificate(intervals)
-        if self._settle(Proof.certificate):
+        bound, _ = dual_bound(
+            self.problem, self.best, self.radius, self.enough, self.slack, intervals
+        )
+        self._raise(bound)
+        if self._settle(Proof.dual):
             return
-        self._branch(intervals, max_nodes, deadline)
+        self._branch(intervals, self.best.z, max_nodes, deadline)
         self._settle(Proof.branching)
 
     def _raise(self, bound: float) -> None:
@@ -324,52 +327,70 @@ class _PointSolver:
         self.subset = self.searched.subset
 
     def _certify(self) -> None:
-        if self.radius == self.certified_radius or not np.isfinite(self.radius):
+        if self.best is None or self.radius == self.certified_radius:
             return
         self.certified_radius = self.radius
         # A proof of a larger radius stands no more.
         self.proof = Proof.none
         if not self._settle(Proof.neuronwise):
-            self._try_certificate(ball_intervals(self.problem, self.radius))
+            intervals = ball_intervals(self.problem, self.radius)
+            self._raise(closed_form_bound(self.problem, intervals, self.best, self.slack))
             self._settle(Proof.certificate)
 
-    def _try_certificate(self, intervals: Intervals) -> None:
-        if self.best is None:
-            return
-        multipliers = closed_form_multipliers(self.problem, intervals, self.best)
-        point = -self.best.scale * (self.problem.rows.T @ self.best.multipliers)
-        self._raise(shor_lower_bound(self.problem, intervals, multipliers, point, self.slack))
-
-    def _branch(self, intervals: Intervals, max_nodes: int, deadline: float) -> None:
+    def _branch(
+        self, intervals: Intervals, likely: FloatArray, max_nodes: int, deadline: float
+    ) -> None:
         """Best-first branch and bound over the signs of the undecided opposing neurons."""
         count = itertools.count()
-        open_nodes = [_Node(0.0, next(count), intervals)]
+        open_nodes = [_Node(0.0, next(count), intervals, likely)]
         closed = self.radius
         while open_nodes and min(closed, open_nodes[0].bound) < self.enough:
             if self.nodes >= max_nodes or time.perf_counter() >= deadline:
                 break
             node = heapq.heappop(open_nodes)
             self.nodes += 1
-            bound, relaxed = tighten(
-                self.problem, self.radius, self.enough, self.slack, _NODE_ROUNDS, node.intervals
-            )
-            node.bound = max(node.bound, bound)
-            if node.bound < self.enough and relaxed is not None and np.isfinite(relaxed.distance):
-                self.searched.from_subset(self.problem.opposing & (relaxed.z > 0))
-                self._adopt()
+            neuron = self._bound_by_chords(node)
+            if node.bound < self.enough:
+                neuron = self._bound_by_minorants(node, neuron)
             if node.bound >= self.enough:
                 closed = min(closed, node.bound)
                 continue
-            neuron = self._widest_gap(node.intervals, relaxed)
-            if neuron is None:
+            undecided = np.flatnonzero(self.problem.opposing & node.intervals.undecided)
+            if len(undecided) == 0:
                 closed = min(closed, self._leaf_bound(node))
                 continue
+            if neuron not in undecided:
+                neuron = int(undecided[0])
             for end in ("low", "high"):
                 child = node.intervals.copy()
                 getattr(child, end)[neuron] = 0.0
-                heapq.heappush(open_nodes, _Node(node.bound, next(count), child))
-        bounds = [closed] + [node.bound for node in open_nodes]
-        self._raise(min(bounds))
+                heapq.heappush(open_nodes, _Node(node.bound, next(count), child, node.likely))
+        self._raise(min([closed, *(node.bound for node in open_nodes)]))
+
+    def _bound_by_chords(self, node: _Node) -> int | None:
+        bound, relaxed = tighten(
+            self.problem, self.radius, self.enough, self.slack, _NODE_ROUNDS, node.intervals
+        )
+        node.bound = max(node.bound, bound)
+        if relaxed is not None and np.isfinite(relaxed.distance):
+            node.likely = relaxed.z
+        return self._widest_gap(node)
+
+    def _bound_by_minorants(self, node: _Node, neuron: int | None) -> int | None:
+        """Around the projection onto the piece that is likely to be the best of the node."""
+        guess = np.where(node.intervals.undecided, node.likely, node.intervals.high)
+        subset = self.problem.opposing & (guess > 0)
+        projection = project(self.problem, piece_of(self.problem, subset))
+        if projection.distance < self.radius:
+            self.searched.from_subset(subset)
+            self._adopt()
+        if not 0 < projection.scale < np.inf:
+            return neuron
+        bound, widest = dual_bound(
+            self.problem, projection, self.radius, self.enough, self.slack, node.intervals
+        )
+        node.bound = max(node.bound, bound)
+        return neuron if widest is None else widest
 
     def _leaf_bound(self, node: _Node) -> float:
         """All signs are decided: the node is one convex piece, and what is nearest on it flips."""
@@ -386,13 +407,13 @@ class _PointSolver:
             self._adopt()
         return bound
 
-    def _widest_gap(self, intervals: Intervals, relaxed: Projection | None) -> int | None:
+    def _widest_gap(self, node: _Node) -> int | None:
         """The undecided opposing neuron whose chord is furthest from it."""
-        candidates = np.flatnonzero(self.problem.opposing & intervals.undecided)
+        candidates = np.flatnonzero(self.problem.opposing & node.intervals.undecided)
         if len(candidates) == 0:
             return None
-        low, high = intervals.low[candidates], intervals.high[candidates]
-        z = np.clip((self.problem.a if relaxed is None else relaxed.z)[candidates], low, high)
+        low, high = node.intervals.low[candidates], node.intervals.high[candidates]
+        z = np.clip(node.likely[candidates], low, high)
         gap = -self.problem.v[candidates] * (high * (z - low) / (high - low) - np.maximum(z, 0))
         return int(candidates[np.argmax(gap)])
 
@@ -419,3 +440,4 @@ class _Node:
     bound: float
     number: int
     intervals: Intervals = field(compare=False)
+    likely: FloatArray = field(compare=False)

@@ -1,4 +1,4 @@
-"""Lower bounds on the smallest perturbation: neuron by neuron, convex relaxation, certificate.
+"""Lower bounds on the smallest perturbation: neuron by neuron, and by a convex relaxation.
 
 Rounding errors are met with one fixed relative margin here; the compiled kernels count them.
 """
@@ -19,8 +19,6 @@ from reluflow.reference.convex_pieces import (
 from reluflow.reference.ray_crossing import first_crossing
 
 _MARGIN = 1e-13
-_CONVEXITY_MARGIN = 1e-9
-_LARGEST_CURVATURE = 1 - 1e-6
 _WORTHWHILE = 0.05
 
 
@@ -134,60 +132,3 @@ def _largest_in_cap(along: float, norm: float, radius: float, depth: float) -> f
         return radius * norm
     across = np.sqrt(max(0.0, norm**2 - along**2))
     return float(along * depth + across * np.sqrt(max(0.0, radius**2 - depth**2)))
-
-
-@dataclass(frozen=True)
-class ShorMultipliers:
-    """eta >= 0, 0 <= s_j <= eta v_j at supporting and k_j > 0 at undecided opposing neurons."""
-
-    eta: float
-    s: FloatArray
-    k: FloatArray
-
-
-def closed_form_multipliers(
-    problem: PointProblem, intervals: Intervals, projection: Projection
-) -> ShorMultipliers:
-    """k_j = w_j / (4 |z_j|), w_j = eta |v_j|: the minorant touches at the projection."""
-    sigma, v = projection.multipliers, problem.v
-    eta = 2 * projection.scale
-    s = np.where(problem.supporting, eta * sigma, 0.0)
-    if problem.constant == 0 and not sigma[problem.opposing].any():
-        # Where the point dies on kinks alone, N takes part no more than they need.
-        eta *= float((sigma / v)[problem.supporting].max())
-    w = eta * np.abs(v)
-    distance = np.maximum(np.abs(projection.z), w * problem.norms**2 / (4 * _LARGEST_CURVATURE))
-    k = np.where(problem.opposing & intervals.undecided, w / (4 * distance), 0.0)
-    return ShorMultipliers(eta, s, k)
-
-
-def shor_lower_bound(
-    problem: PointProblem,
-    intervals: Intervals,
-    multipliers: ShorMultipliers,
-    centre: FloatArray,
-    slack: float,
-) -> float:
-    """Square root of the minimum of the convex quadratic that lies below ||u||^2 + eta N(u).
-
-    q(u) = ||u||^2 + eta constant + s . z - sum_active w z - sum_undecided (k z^2 + w z / 2 +
-    w^2 / (16 k)), expanded around ``centre``; zero where q is not convex. docs/theory.md, 7.6.
-    """
-    eta, k = multipliers.eta, multipliers.k
-    w = eta * np.abs(problem.v)
-    z = problem.a + problem.rows @ centre
-    curved = problem.opposing & intervals.undecided
-    linear = problem.opposing & (intervals.low >= 0) & (intervals.high > 0)
-    terms = multipliers.s * z - np.where(linear, w * z, 0.0)
-    terms[curved] -= (k * z**2 + w * z / 2)[curved] + w[curved] ** 2 / (16 * k[curved])
-    slopes = multipliers.s - np.where(linear, w, 0.0) - np.where(curved, 2 * k * z + w / 2, 0.0)
-    gradient = 2 * centre + problem.rows.T @ slopes
-    scaled = problem.rows[curved] * np.sqrt(k[curved])[:, None]
-    hessian = (1 - _CONVEXITY_MARGIN) * np.eye(len(centre)) - scaled.T @ scaled
-    try:
-        factor = np.linalg.cholesky(hessian)
-    except np.linalg.LinAlgError:
-        return 0.0
-    drop = float(np.linalg.norm(np.linalg.solve(factor, gradient))) ** 2 / 4
-    value = centre @ centre + eta * (problem.constant - slack) + terms.sum() - drop
-    return float(np.sqrt(max(0.0, value * (1 - _MARGIN))))

@@ -42,6 +42,7 @@ _METHODS = {
     "neuronwise": "Lipschitz",
     "certificate": "certificate",
     "relaxation": "relaxation",
+    "dual": "dual bound",
     "branching": "branching",
     "never_flips": "never flips",
 }
@@ -73,8 +74,9 @@ class Perturbations(Result):
     method : tuple of str
         What closed the gap: ``"certificate"`` (the closed-form convex minorant),
         ``"Lipschitz"`` (how fast the output can fall), ``"relaxation"`` (one convex relaxation),
-        ``"branching"``; ``"misclassified"``; ``"never flips"`` (the output has one sign
-        everywhere); or ``"local search"`` where nothing did.
+        ``"dual bound"`` (minorants with lowered curvatures), ``"branching"``;
+        ``"misclassified"``; ``"never flips"`` (the output has one sign everywhere); or
+        ``"local search"`` where nothing did.
     nodes : ndarray of int, shape (n,)
         Nodes of branch and bound.
     flips : float
@@ -171,7 +173,7 @@ def min_perturbation(
     point. Local search from many starts moves from one to the next by exact projections; then
     lower bounds are tried in order of cost: Lipschitz constants, a convex minorant in closed form
     whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
-    the ball, branch and bound. docs/theory.md, section 7.
+    the ball, minorants with lowered curvatures, branch and bound. docs/theory.md, section 7.
 
     Parameters
     ----------
