@@ -26,18 +26,9 @@ Subset united(const Subset& left, const Subset& right) {
   return result;
 }
 
-void search_multipliers(const PointProblem& problem, LocalSearch& search) {
-  const auto& [output, constant, supporting, opposing] = problem.side;
-  const Vector active =
-      (problem.preactivations.array() > 0.0).select(output, Vector::Zero(output.size()));
-  const Vector support = output.cwiseMax(0.0), opposition = output.cwiseMin(0.0);
-  search.from_multipliers(active);
-  search.from_multipliers(active.cwiseMax(0.0) + opposition);
-  search.from_multipliers(support);
-  search.from_multipliers(output);
-  search.from_multipliers(opposition);
+void search_mixtures(const PointProblem& problem, LocalSearch& search) {
   for (const double irrational : kIrrationals) {
-    Vector mixed = output;
+    Vector mixed = problem.side.output;
     for (Index j = 0; j < mixed.size(); ++j) {
       mixed[j] *= fraction(static_cast<double>(j + 1) * irrational);
     }
@@ -134,8 +125,20 @@ void LocalSearch::improve() {
   }
 }
 
-void search_all_starts(const PointProblem& problem, const Matrix& targets, LocalSearch& search) {
-  search_multipliers(problem, search);
+void search_along_gradients(const PointProblem& problem, LocalSearch& search) {
+  const Vector& output = problem.side.output;
+  const Vector active =
+      (problem.preactivations.array() > 0.0).select(output, Vector::Zero(output.size()));
+  const Vector support = output.cwiseMax(0.0), opposition = output.cwiseMin(0.0);
+  search.from_multipliers(active);
+  search.from_multipliers(active.cwiseMax(0.0) + opposition);
+  search.from_multipliers(support);
+  search.from_multipliers(output);
+  search.from_multipliers(opposition);
+}
+
+void search_widely(const PointProblem& problem, const Matrix& targets, LocalSearch& search) {
+  search_mixtures(problem, search);
   search_targets(problem, targets, search);
   const auto size = static_cast<std::size_t>(problem.neurons.size());
   search.from_subset(Subset(size, 0));

@@ -14,6 +14,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kRootRounds = 12;
+// Relative gap at which there is nothing left to search for.
+constexpr double kClosed = 1e-8;
 // Relative error up to which `rows` stand for the weights.
 constexpr double kRowRounding = 1e-13;
 // Of N relative to its terms; a hundred times what the projections leave.
@@ -87,18 +89,22 @@ class PointSolver {
     state_.lower_bound = std::min(state_.radius, state_.lower_bound);
   }
 
+  /// Searches from the cheap starts, and from all others where those do not close the gap.
   void search(const Matrix& targets) {
-    search_all_starts(searched_, targets, search_);
-    if (!search_.found()) enumerate();
+    search_along_gradients(searched_, search_);
     adopt();
-    settle(Proof::neuronwise);
+    certify();
+    if (state_.lower_bound < (1.0 - kClosed) * state_.radius) {
+      search_widely(searched_, targets, search_);
+      if (!search_.found()) enumerate();
+      adopt();
+      certify();
+    }
   }
 
   void prove(StopFlag& stop) {
     if (state_.proof != Proof::none || !std::isfinite(state_.radius)) return;
     Intervals intervals = ball_intervals(problem_, state_.radius);
-    try_certificate(intervals);
-    if (settle(Proof::certificate)) return;
     raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals).lower_bound);
     if (settle(Proof::relaxation)) return;
     try_certificate(intervals);
@@ -158,6 +164,16 @@ class PointSolver {
     best_ = exact;
   }
 
+  void certify() {
+    if (state_.radius == certified_radius_ || !std::isfinite(state_.radius)) return;
+    certified_radius_ = state_.radius;
+    // A proof of a larger radius stands no more.
+    state_.proof = Proof::none;
+    if (settle(Proof::neuronwise)) return;
+    try_certificate(ball_intervals(problem_, state_.radius));
+    settle(Proof::certificate);
+  }
+
   void try_certificate(const Intervals& intervals) {
     if (best_.coefficients.size() == 0) return;
     const ShorMultipliers multipliers = closed_form_multipliers(problem_, intervals, best_);
@@ -205,6 +221,7 @@ class PointSolver {
   PointProblem searched_;
   LocalSearch search_;
   Projection best_;  // of the exact problem
+  double certified_radius_ = kInfinity;
 };
 
 /// What the points of one call share.

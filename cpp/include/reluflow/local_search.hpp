@@ -40,8 +40,13 @@ class LocalSearch {
   Subset best_subset_;
 };
 
-/// Runs the standard starts, and those towards `targets`: rows of pre-activations at points that
-/// are likely to be flipped, the most useful first.
-void search_all_starts(const PointProblem& problem, const Matrix& targets, LocalSearch& search);
+/// Starts along gradients: of the output, and with the supporting or the opposing neurons counting
+/// as active.
+void search_along_gradients(const PointProblem& problem, LocalSearch& search);
+
+/// Starts along mixtures of neurons, towards `targets` (rows of pre-activations at points that are
+/// likely to be flipped, the most useful first), one by one, in pairs and together, and from the
+/// pieces without and with all opposing neurons; then improves the best.
+void search_widely(const PointProblem& problem, const Matrix& targets, LocalSearch& search);
 
 }  // namespace reluflow

@@ -10,7 +10,6 @@ import enum
 import heapq
 import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,6 +37,7 @@ _NEIGHBOURS = 6
 _PAIRED_TARGETS = 4
 _MOST_ENUMERATED = 10
 _STRICTNESS = 1e-9
+_CLOSED = 1e-8
 _IRRATIONALS = np.sqrt([2.0, 3.0, 5.0, 7.0])
 
 
@@ -199,9 +199,23 @@ class _LocalSearch:
                 neighbour[j] = not neighbour[j]
                 self.from_subset(neighbour)
 
-    def run(self, targets: FloatArray) -> None:
-        for multipliers in _start_multipliers(self.problem):
-            self.from_ray(-(self.problem.rows @ (self.problem.rows.T @ multipliers)))
+    def along_gradients(self) -> None:
+        """Along the gradient of N, and with supporting or opposing neurons counting as active."""
+        v = self.problem.v
+        gradient = np.where(self.problem.a > 0, v, 0.0)
+        self._from_multipliers(gradient)
+        self._from_multipliers(np.maximum(gradient, 0) + np.minimum(v, 0))
+        self._from_multipliers(np.maximum(v, 0))
+        self._from_multipliers(v)
+        self._from_multipliers(np.minimum(v, 0))
+
+    def widely(self, targets: FloatArray) -> None:
+        """Mixtures that fill the space evenly (Kronecker sequences); targets, one by one, in pairs
+        and together; the pieces without and with all opposing neurons.
+        """
+        v = self.problem.v
+        for irrational in _IRRATIONALS:
+            self._from_multipliers(v * (np.arange(1, len(v) + 1) * irrational % 1))
         active = [self.problem.opposing & (z > 0) for z in targets]
         for z in targets:
             self.from_ray(z - self.problem.a)
@@ -215,21 +229,8 @@ class _LocalSearch:
         self.from_subset(self.problem.opposing.copy())
         self.improve()
 
-
-def _start_multipliers(problem: PointProblem) -> Iterator[FloatArray]:
-    """Starting directions -rows^T sigma: the gradient, the gradient with all opposing neurons
-    active, the supporting neurons, all, the opposing neurons, and mixtures that fill the space
-    evenly (Kronecker sequences).
-    """
-    v = problem.v
-    gradient = np.where(problem.a > 0, v, 0.0)
-    yield gradient
-    yield np.maximum(gradient, 0) + np.minimum(v, 0)
-    yield np.maximum(v, 0)
-    yield v
-    yield np.minimum(v, 0)
-    for irrational in _IRRATIONALS:
-        yield v * (np.arange(1, len(v) + 1) * irrational % 1)
+    def _from_multipliers(self, multipliers: FloatArray) -> None:
+        self.from_ray(-(self.problem.rows @ (self.problem.rows.T @ multipliers)))
 
 
 class _PointSolver:
@@ -242,6 +243,7 @@ class _PointSolver:
         self.subset = np.zeros(len(problem.v), dtype=bool)
         self.proof, self.nodes = Proof.none, 0
         self.best: Projection | None = None
+        self.certified_radius = np.inf
         # "N < 0" as "N + margin <= 0" for a margin that no rounding error reaches.
         weights = np.abs(problem.v)
         scale = abs(problem.constant) + float(weights @ np.abs(problem.a))
@@ -273,26 +275,28 @@ class _PointSolver:
         self.lower_bound = min(self.lower_bound, self.radius)
 
     def search(self, targets: FloatArray) -> None:
-        self.searched.run(targets)
-        if self.searched.best is None:
-            self._enumerate()
+        """From the cheap starts, and from all others where those do not close the gap."""
+        self.searched.along_gradients()
         self._adopt()
-        self._settle(Proof.neuronwise)
+        self._certify()
+        if self.lower_bound < (1 - _CLOSED) * self.radius:
+            self.searched.widely(targets)
+            if self.searched.best is None:
+                self._enumerate()
+            self._adopt()
+            self._certify()
 
     def prove(self, max_nodes: int, deadline: float) -> None:
         if self.proof is not Proof.none or not np.isfinite(self.radius):
             return
         intervals = ball_intervals(self.problem, self.radius)
-        self._certify(intervals)
-        if self._settle(Proof.certificate):
-            return
         bound, _ = tighten(
             self.problem, self.radius, self.enough, self.slack, _ROOT_ROUNDS, intervals
         )
         self._raise(bound)
         if self._settle(Proof.relaxation):
             return
-        self._certify(intervals)
+        self._try_certificate(intervals)
         if self._settle(Proof.certificate):
             return
         self._branch(intervals, max_nodes, deadline)
@@ -319,7 +323,17 @@ class _PointSolver:
         self.coefficients = exact.coefficients
         self.subset = self.searched.subset
 
-    def _certify(self, intervals: Intervals) -> None:
+    def _certify(self) -> None:
+        if self.radius == self.certified_radius or not np.isfinite(self.radius):
+            return
+        self.certified_radius = self.radius
+        # A proof of a larger radius stands no more.
+        self.proof = Proof.none
+        if not self._settle(Proof.neuronwise):
+            self._try_certificate(ball_intervals(self.problem, self.radius))
+            self._settle(Proof.certificate)
+
+    def _try_certificate(self, intervals: Intervals) -> None:
         if self.best is None:
             return
         multipliers = closed_form_multipliers(self.problem, intervals, self.best)
