@@ -58,7 +58,8 @@ def gram_gradient(
 ) -> LossGradient: ...
 
 class FlowStatus:
-    name: str
+    @property
+    def name(self) -> str: ...
 
 class FlowOutcome:
     @property
@@ -128,10 +129,12 @@ def count_errors(
 ) -> ErrorCounts: ...
 
 class Proof:
-    name: str
+    @property
+    def name(self) -> str: ...
 
 class StopReason:
-    name: str
+    @property
+    def name(self) -> str: ...
 
 class PerturbationOutcome:
     @property

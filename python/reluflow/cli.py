@@ -110,7 +110,10 @@ InitScale = Annotated[float, _training(text="Size of the initial network.")]
 LossOption = Annotated[
     Loss, _training(text="Loss of a margin: exponential or logistic.", metavar="NAME")
 ]
-LogInverseLoss = Annotated[float, _training(text="Follow the flow to this log(1/L).")]
+LogInverseLoss = Annotated[
+    float | None,
+    _training(text="Follow the flow to this log(1/L): 10,000 for clusters, 100 for data."),
+]
 Bias = Annotated[bool, _training("--bias/--no-bias", text="Train the biases, or keep them at 0.")]
 TestPoints = Annotated[
     int, _training(text="Fresh examples whose smallest perturbation is searched for.")
@@ -235,7 +238,7 @@ def run(
     width: Width = _WIDTH,
     init_scale: InitScale = 1e-3,
     loss: LossOption = Loss.exponential,
-    log_inverse_loss: LogInverseLoss = 1e4,
+    log_inverse_loss: LogInverseLoss = None,
     bias: Bias = True,
     test_points: TestPoints = 200,
     seed: Seed = 0,

@@ -35,6 +35,10 @@ Announce = Callable[[str], None]
 # Share of a given data set that is trained on when n is not said.
 TRAINING_SHARE = 0.8
 
+# log(1/L) to which the flow is followed when it is not said, for clusters and for data sets.
+_TARGET = 1e4
+_TARGET_OF_DATA = 100.0
+
 
 @dataclass(frozen=True)
 class Comparison(Result):
@@ -146,7 +150,7 @@ def double_edge(
     *,
     init_scale: float = 1e-3,
     loss: str = "exponential",
-    log_inverse_loss: float = 1e4,
+    log_inverse_loss: float | None = None,
     bias: bool = True,
     test_points: int = 200,
     definition: str = "nonstrict",
@@ -167,7 +171,10 @@ def double_edge(
         Training examples; needed for a ClusterModel, 80 % of a Dataset by default.
     width : int
         Hidden neurons.
-    init_scale, loss, log_inverse_loss, bias
+    log_inverse_loss : float or None
+        Target of the flow; 1e4 for a ClusterModel and 100 for a Dataset where it is None: real
+        data are stiffer, and their flow takes many more gradients a decade.
+    init_scale, loss, bias
         As for `TwoLayerNet.init` and `gradient_flow`.
     test_points : int
         Fresh (or held-out) examples whose smallest perturbations are computed.
@@ -200,6 +207,8 @@ def double_edge(
     problem, test_data, error_source, name = _problem(
         clusters_or_dataset, n, width, init_scale, bias, test_points, seed, name
     )
+    if log_inverse_loss is None:
+        log_inverse_loss = _TARGET_OF_DATA if isinstance(clusters_or_dataset, Dataset) else _TARGET
     say("gradient flow")
     flow = gradient_flow(
         problem.net,
