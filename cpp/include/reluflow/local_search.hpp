@@ -9,7 +9,7 @@ namespace reluflow {
 /// Descends from many starts to small perturbations: N is the smallest of the convex pieces of its
 /// subsets of opposing neurons, so projecting onto one piece and moving on to the piece that is
 /// active at the projection never goes up, and ends after finitely many steps (the convex-concave
-/// procedure, Yuille & Rangarajan 2003).
+/// procedure, Yuille & Rangarajan 2003). docs/theory.md, section 7.2.
 class LocalSearch {
  public:
   explicit LocalSearch(const PointProblem& problem);

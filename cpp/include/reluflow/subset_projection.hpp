@@ -29,7 +29,7 @@ struct ProjectionOptions {
 
 /// Coordinate ascent on the dual ratio, with closed-form maximisers, alternating with an
 /// active-set iteration that solves for the kinks z_j = 0 exactly.
-/// docs/theory.md, section 7.
+/// docs/theory.md, section 7.3.
 Projection project(const PointProblem& problem, const ConvexPiece& piece,
                    const ProjectionOptions& options = {});
 
