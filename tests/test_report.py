@@ -162,10 +162,10 @@ def test_drawing_leaves_the_callers_matplotlib_alone(result):
     import matplotlib
     import matplotlib.pyplot as plt
 
-    before = dict(matplotlib.rcParams)
+    before, open_before = dict(matplotlib.rcParams), plt.get_fignums()
     style.svg(figures.flow_figure(result))
     assert dict(matplotlib.rcParams) == before
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_failure_leaves_nothing(result, tmp_path, quick, monkeypatch):
