@@ -6,14 +6,11 @@ import functools
 import json
 import re
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 
 import perturbation_oracle as oracle
 import reluflow as rf
-
-mpl.use("Agg")
 
 D, K = 400, 8
 
@@ -230,7 +227,7 @@ class TestMinPerturbation:
         assert len(json.loads(text)["radius"]) == 30
         assert "nonstrict" in str(result)
         assert "proved              30 of 30" in str(result)
-        assert result.plot().get_xlabel()
+        assert result.plot(Figure().subplots()).get_xlabel() == "smallest perturbation"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -328,7 +325,7 @@ class TestUniversalPerturbation:
         json.dumps(result.to_dict(), allow_nan=False)
         assert "sqrt(d/k)" in str(result)
         assert "nonstrict" in str(result)
-        assert result.plot().get_ylabel() == "flipped fraction"
+        assert result.plot(Figure().subplots()).get_ylabel() == "flipped fraction"
 
     def test_threads_do_not_matter(self, clusters):
         net = averaging(clusters)
