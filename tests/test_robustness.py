@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import perturbation_oracle as oracle
 import reluflow as rf
@@ -133,6 +134,16 @@ class TestMinPerturbation:
         np.testing.assert_allclose(native.lower_bound, twin.lower_bound, rtol=1e-6)
         np.testing.assert_allclose(native.perturbation, twin.perturbation, atol=1e-5)
         assert native.method == twin.method
+
+    @pytest.mark.parametrize("backend", ["native", "numpy"])
+    def test_larger_initialisation_is_proved_by_other_means(self, backend):
+        net, clusters, data = trained(init_scale=5.0)
+        result = rf.min_perturbation(
+            net, data.X[:8], data.y[:8], clusters=clusters, backend=backend
+        )
+        assert result.proved.all()
+        assert result.flips == 1
+        assert len(set(result.method) - {"misclassified", "Lipschitz", "certificate"}) > 0
 
     def test_agrees_with_brute_force_in_more_dimensions_than_neurons(self):
         rng = np.random.default_rng(4)
