@@ -264,6 +264,28 @@ class TestMinPerturbations:
         found = solve(kernel, rows, a, v, targets=targets)
         assert found.radius[0] == pytest.approx(1.2 / np.sqrt(3), rel=1e-12)
 
+    def test_lower_bounds_hold_whatever_the_budget(self, native):
+        # Many opposing neurons near their kinks: the closed form fails, and the minorants with
+        # lowered curvatures and the branches have to close the gap.
+        rng = np.random.default_rng(8)
+        seen = set()
+        for _ in range(90):
+            size, rank = rng.integers(8, 13), rng.integers(3, 9)
+            rows, v = rng.standard_normal((size, rank)), np.abs(rng.standard_normal(size))
+            v = np.where(rng.random(size) < 0.65, -0.6 * v, 1.5 * v)
+            a = rng.standard_normal(size)
+            if v @ np.maximum(a, 0) <= 0 or (v > 0).sum() > 5 or (v < 0).sum() > 7:
+                continue
+            expected = oracle.smallest_perturbation(rows, a, v)
+            for max_nodes in (0, 1, 3, 1000):
+                found = solve(native, rows, a, v, max_nodes=max_nodes)
+                assert found.lower_bound[0] <= expected * (1 + 1e-9)
+                assert found.radius[0] >= expected * (1 - 1e-9)
+                seen.add(found.proofs[0].name)
+            assert found.radius[0] == pytest.approx(expected, rel=1e-9)
+            assert found.proofs[0].name != "none"
+        assert {"none", "certificate", "relaxation", "branching"} <= seen
+
     def test_slack_lowers_bounds_only(self, native):
         rows, points, v = wide_problem()
         exact, blurred = solve(native, rows, points, v), solve(native, rows, points, v, slack=1e-4)

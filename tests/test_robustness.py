@@ -6,14 +6,12 @@ import functools
 import json
 import re
 
-import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import perturbation_oracle as oracle
 import reluflow as rf
-
-mpl.use("Agg")
 
 D, K = 400, 8
 
@@ -137,6 +135,16 @@ class TestMinPerturbation:
         np.testing.assert_allclose(native.perturbation, twin.perturbation, atol=1e-5)
         assert native.method == twin.method
 
+    @pytest.mark.parametrize("backend", ["native", "numpy"])
+    def test_larger_initialisation_is_proved_by_other_means(self, backend):
+        net, clusters, data = trained(init_scale=5.0)
+        result = rf.min_perturbation(
+            net, data.X[:8], data.y[:8], clusters=clusters, backend=backend
+        )
+        assert result.proved.all()
+        assert result.flips == 1
+        assert len(set(result.method) - {"misclassified", "Lipschitz", "certificate"}) > 0
+
     def test_agrees_with_brute_force_in_more_dimensions_than_neurons(self):
         rng = np.random.default_rng(4)
         for _ in range(10):
@@ -230,7 +238,7 @@ class TestMinPerturbation:
         assert len(json.loads(text)["radius"]) == 30
         assert "nonstrict" in str(result)
         assert "proved              30 of 30" in str(result)
-        assert result.plot().get_xlabel()
+        assert result.plot(Figure().subplots()).get_xlabel() == "smallest perturbation"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -328,7 +336,7 @@ class TestUniversalPerturbation:
         json.dumps(result.to_dict(), allow_nan=False)
         assert "sqrt(d/k)" in str(result)
         assert "nonstrict" in str(result)
-        assert result.plot().get_ylabel() == "flipped fraction"
+        assert result.plot(Figure().subplots()).get_ylabel() == "flipped fraction"
 
     def test_threads_do_not_matter(self, clusters):
         net = averaging(clusters)
