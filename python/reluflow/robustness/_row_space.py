@@ -10,6 +10,9 @@ from reluflow._validation import FloatArray, require_memory
 from reluflow.network import TwoLayerNet
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+# Coordinates that are summed at a time, whatever the order within: a sum of d products then carries
+# _BLOCK + d/_BLOCK roundings, not d.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +59,16 @@ class RowSpace:
 
     def preactivations(self, points: FloatArray) -> FloatArray:
         """w_j . x + b_j, shape (n, R)."""
-        return np.ascontiguousarray(points @ self.weights.T + self.bias)
+        result = np.tile(self.bias, (len(points), 1))
+        for begin in range(0, points.shape[1], _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            result += points[:, part] @ self.weights[:, part].T
+        return result
 
     def rounding(self, points: FloatArray) -> FloatArray:
         """Bound on the error that rounded pre-activations make in each output, shape (n,)."""
-        roundings = (self.weights.shape[1] + 8) * _UNIT_ROUNDOFF
+        dim = points.shape[1]
+        roundings = (min(dim, _BLOCK) + -(-dim // _BLOCK) + 8) * _UNIT_ROUNDOFF
         reach = np.linalg.norm(points, axis=1)
         weights = np.abs(self.output) @ np.linalg.norm(self.weights, axis=1)
         terms: FloatArray = reach * weights + np.abs(self.output) @ np.abs(self.bias)
