@@ -102,10 +102,10 @@ def test_a_network_that_does_not_classify_has_no_certificate():
 
 
 def test_last_iterates_of_other_losses_are_measured():
-    # With next to no noise, squared loss and cross-entropy end at equal margins.
+    # Squared loss and cross-entropy end at equal margins where the network can have them.
     for loss in ("squared", "cross_entropy"):
         found = run(
-            ("flow", "certificate"), noise=0.01, loss=loss, log_inverse_loss=10.0, per_cluster=5
+            ("flow", "certificate"), noise=1.0, loss=loss, log_inverse_loss=10.0, per_cluster=5
         ).scalars
         expected = "converged" if loss == "squared" else "stationary"
         assert found["flow_status"] == expected
