@@ -45,7 +45,10 @@ class TwoLayerObjective : public Objective {
   /// d(-log L)/d(pre-activations), and the velocity of the output weights (zero where they are not
   /// trained); follows evaluate_margins.
   void backpropagate(const double* preactivations, const double* output, double* backpropagated,
-                     double* output_velocity) const;
+                     double* output_velocity);
+  /// left * backpropagated, without the examples whose weight is 0 and the neurons that none of the
+  /// others pushes: what is left out would add zeros.
+  void multiply_backpropagated(const Strips& left, const double* backpropagated, double* out);
 
   Vector labels_;
   Panels panels_;
@@ -55,8 +58,19 @@ class TwoLayerObjective : public Objective {
   double kink_ramp_ = 0.0;
   Team& team_;
   Control* control_;
+  std::vector<Index> weighted_;  // examples whose weight is not 0
+  std::vector<Index> pushed_;    // neurons that a weighted example is active on
+  std::vector<Index> active_;    // neurons that any example is active on
   const double* last_preactivations_ = nullptr;
   const double* last_output_ = nullptr;
+
+ private:
+  void list_pushed();
+
+  Vector reached_;  // for every neuron, bits that are 0 where no weighted example is active
+  Vector lit_;      // the same for any example
+  Vector gathered_;
+  Vector product_;
 };
 
 /// Two-layer ReLU network in its own parameters: theta = (weights, bias where it is trained,
@@ -75,11 +89,22 @@ class PrimalObjective final : public TwoLayerObjective {
   Network unpack(const Vector& theta) const;
 
  private:
+  void multiply_weights(const Vector& theta);
+  bool resting_neurons_moved(const Vector& theta) const;
+  void remember_resting_neurons(const Vector& theta);
+
   Index dim_;
   Strips examples_by_row_;     // (n, d + 1), with the bias feature
   Strips examples_by_column_;  // (d + 1, n)
   Vector preactivations_;
   Vector backpropagated_;
+  // Neurons that no example was active on at the last evaluation, the others, and their columns
+  // then: while those stay, so do the pre-activations.
+  std::vector<Index> resting_;
+  std::vector<Index> awake_;
+  Matrix resting_columns_;
+  Vector awake_weights_;
+  Vector awake_preactivations_;
 };
 
 /// The same network in the span of its examples: weights = weights0 + coefficients^T inputs, so
