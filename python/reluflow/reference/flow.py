@@ -1,4 +1,4 @@
-"""Gradient flow in rescaled time: an embedded Bogacki-Shampine pair with error control.
+"""Gradient flow in rescaled time: one-step methods with error control.
 
 The state is the whole network; the Gram form, which only makes a step cheaper, has no twin of its
 own here.
@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
-from reluflow.reference.losses import Loss
+from reluflow.reference.losses import Loss, MarginLoss, margin_loss
 from reluflow.reference.network import LossGradient, primal_gradient
+from reluflow.reference.stepping import (
+    BogackiShampine,
+    FlowMethod,
+    RungeKuttaChebyshev,
+    velocity_of,
+)
 
 
 class FlowStatus(enum.Enum):
@@ -29,6 +35,7 @@ class FlowStatus(enum.Enum):
     dead_class = 5
     not_separable = 6
     step_underflow = 7
+    stationary = 8
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,7 @@ class FlowOutcome:
     output: FloatArray
 
 
-# Bogacki & Shampine (1989): solution weights, and solution minus embedded solution.
-_SOLUTION = np.array([2 / 9, 1 / 3, 4 / 9])
-_ERROR = np.array([2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8])
+# Of the error estimates, in the step length.
 _ORDER = 3
 
 _RECORDS_PER_DECADE = 10
@@ -57,6 +62,7 @@ _STEPS_BETWEEN_STUCK_CHECKS = 16
 _STALL_WINDOW = 2000
 _STALL_LOSS_CHANGE = 1e-6
 _STALL_NORM_CHANGE = 1e-3
+_STATIONARY = 1e-8
 
 
 def gradient_flow(
@@ -65,10 +71,12 @@ def gradient_flow(
     output: FloatArray,
     inputs: FloatArray,
     labels: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     gram: bool,
+    method: FlowMethod,
+    kink_ramp: float,
     log_inverse_loss: float,
     rtol: float,
     max_evaluations: float,
@@ -81,18 +89,22 @@ def gradient_flow(
 
     def gradient(theta: FloatArray) -> LossGradient:
         W, b, v = _unpack(theta, m, d)
-        return primal_gradient(W, b, v, inputs, labels, loss, train_output, train_bias, 1)
+        return primal_gradient(
+            W, b, v, inputs, labels, loss, train_output, train_bias, 1, kink_ramp
+        )
 
-    flow = _Flow(gradient, inputs, labels, _pack(weights, bias, output), progress)
+    theta = np.concatenate([weights.ravel(), bias, output])
+    rests = margin_loss(loss).has_minimizer
+    flow = _Flow(gradient, inputs, labels, theta, method, rests, progress)
     status = FlowStatus.converged
     deadline = time.perf_counter() + max_seconds
     try:
         while flow.log_inverse_loss < log_inverse_loss:
-            stopped = flow.why_stop(max_evaluations, deadline)
+            stopped = flow.why_stop(max_evaluations, log_inverse_loss, deadline)
             if stopped is not None:
                 status = stopped
                 break
-            flow.step(rtol, log_inverse_loss)
+            flow.step(rtol)
     except KeyboardInterrupt:
         status = FlowStatus.interrupted
     W, b, v = _unpack(flow.theta, m, d)
@@ -115,6 +127,8 @@ class _Flow:
     inputs: FloatArray
     labels: FloatArray
     theta: FloatArray
+    method: FlowMethod
+    comes_to_rest: bool
     progress: Callable[[float, float, float], None] | None
     accepted: int = 0
     rejected: int = 0
@@ -123,8 +137,14 @@ class _Flow:
 
     def __post_init__(self) -> None:
         self.evaluations = 0
+        steppers = {
+            FlowMethod.bogacki_shampine: BogackiShampine,
+            FlowMethod.rkc2: RungeKuttaChebyshev,
+        }
+        self.stepper = steppers[self.method](self._evaluate)
         self.here = self._evaluate(self.theta)
-        speed = np.linalg.norm(_velocity(self.here))
+        speed = np.linalg.norm(velocity_of(self.here))
+        self.largest_gradient = 0.0
         self.h = float(0.01 * np.linalg.norm(self.theta) / speed) if speed > 0 else 0.0
         self.previous_error = 1.0
         self.just_rejected = False
@@ -137,48 +157,68 @@ class _Flow:
     def log_inverse_loss(self) -> float:
         return -self.here.log_loss
 
-    def why_stop(self, max_evaluations: float, deadline: float) -> FlowStatus | None:
-        """The reason not to take another step, if there is one."""
+    def why_stop(self, max_evaluations: float, target: float, deadline: float) -> FlowStatus | None:
+        """The reason not to take another step, if there is one; else the step is ready."""
         if time.perf_counter() >= deadline:
             return FlowStatus.max_seconds
-        if self.evaluations + _ORDER > max_evaluations:
+        ended = self._at_rest() or self._stuck()
+        if ended is not None:
+            return ended
+        stepper = self.stepper
+        if self.evaluations + stepper.evaluations_to_prepare > max_evaluations:
             return FlowStatus.max_evaluations
-        speed = np.linalg.norm(_velocity(self.here))
-        if speed == 0:
-            return self._name(self._unreachable()) or FlowStatus.not_separable
-        stuck = self._stuck()
-        if stuck is not None:
-            return stuck
-        if self.h * speed <= np.finfo(float).eps * np.linalg.norm(self.theta):
+        velocity = velocity_of(self.here)
+        stepper.prepare(self.theta, velocity)
+        # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
+        missing = target - self.log_inverse_loss
+        aim = missing + max(1e-3 * missing, 1e-6 * abs(target))
+        self.h = stepper.longest(min(self.h, aim / float(velocity @ velocity)))
+        if self.evaluations + stepper.evaluations(self.h) > max_evaluations:
+            return FlowStatus.max_evaluations
+        speed, size = np.linalg.norm(velocity), np.linalg.norm(self.theta)
+        if self.h * speed <= np.finfo(float).eps * size:
             return FlowStatus.step_underflow
         return None
 
-    def step(self, rtol: float, target: float) -> None:
+    def step(self, rtol: float) -> None:
         """One trial step, accepted or not."""
-        k1 = _velocity(self.here)
-        # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
-        self.h = min(self.h, 1.001 * (target - self.log_inverse_loss) / float(k1 @ k1))
         h = self.h
-        k2 = _velocity(self._evaluate(self.theta + h / 2 * k1))
-        k3 = _velocity(self._evaluate(self.theta + 3 * h / 4 * k2))
-        end = self.theta + h * (_SOLUTION @ np.stack([k1, k2, k3]))
-        there = self._evaluate(end)
-        difference = h * (_ERROR @ np.stack([k1, k2, k3, _velocity(there)]))
-        scale = rtol * max(np.linalg.norm(self.theta), np.linalg.norm(end))
-        error = float(np.linalg.norm(difference) / scale)
-        self.just_rejected = not (error <= 1.0 and np.isfinite(there.log_loss))
+        trial = self.stepper.attempt(self.theta, velocity_of(self.here), h)
+        scale = rtol * max(np.linalg.norm(self.theta), np.linalg.norm(trial.end))
+        error = float(np.linalg.norm(trial.error) / scale)
+        self.just_rejected = not self._acceptable(error, trial.gradient.log_loss)
         if self.just_rejected:
             self.rejected += 1
-            shrink = 0.9 * error ** (-1 / _ORDER) if np.isfinite(error) else 0.0
-            self.h *= max(0.2, shrink)
+            if error <= 1.0:
+                self.h *= 0.5
+            else:
+                shrink = 0.9 * error ** (-1 / _ORDER) if np.isfinite(error) else 0.0
+                self.h *= max(0.2, shrink)
             return
         self.accepted += 1
-        self.theta, self.here = end, there
+        self.theta, self.here = trial.end, trial.gradient
         self.tau += h
         factor = 0.9 * max(error, 1e-10) ** (-0.7 / _ORDER) * self.previous_error ** (0.4 / _ORDER)
         self.previous_error = max(error, 1e-4)
         self.h *= min(5.0, max(0.2, factor))
         self._note()
+
+    def _acceptable(self, error: float, log_loss: float) -> bool:
+        if not error <= 1.0:
+            return False
+        # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
+        return log_loss <= self.here.log_loss if self.comes_to_rest else bool(np.isfinite(log_loss))
+
+    def _at_rest(self) -> FlowStatus | None:
+        speed = float(np.linalg.norm(velocity_of(self.here)))
+        gradient = np.exp(self.here.log_loss) * speed / np.linalg.norm(self.theta)
+        self.largest_gradient = max(self.largest_gradient, gradient)
+        minimal = self.comes_to_rest and gradient <= _STATIONARY * self.largest_gradient
+        if speed > 0 and not minimal:
+            return None
+        if minimal and self.here.margins.min() > 0:
+            return FlowStatus.stationary
+        return self._name(self._unreachable()) or FlowStatus.not_separable
 
     def finished_records(self) -> list[list[float]]:
         """The records, with the last moment at their end."""
@@ -213,7 +253,7 @@ class _Flow:
         if not stalled and self.accepted % _STEPS_BETWEEN_STUCK_CHECKS != 0:
             return None
         unreachable = self._unreachable()
-        weights = self.here.example_weights
+        weights = np.abs(self.here.example_weights)
         alone = weights[unreachable].sum() > (1 - _NEGLIGIBLE_WEIGHT) * weights.sum()
         if len(unreachable) and (stalled or alone):
             return self._name(unreachable)
@@ -243,14 +283,6 @@ class _Flow:
             if (self.labels[unreachable] == label).sum() == (self.labels == label).sum():
                 return FlowStatus.dead_class
         return FlowStatus.stuck_points
-
-
-def _velocity(gradient: LossGradient) -> FloatArray:
-    return _pack(gradient.weights, gradient.bias, gradient.output)
-
-
-def _pack(weights: FloatArray, bias: FloatArray, output: FloatArray) -> FloatArray:
-    return np.concatenate([weights.ravel(), bias, output])
 
 
 def _unpack(theta: FloatArray, m: int, d: int) -> tuple[FloatArray, FloatArray, FloatArray]:
