@@ -11,6 +11,7 @@ from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
@@ -30,6 +31,7 @@ from reluflow.kkt import (
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -53,8 +55,10 @@ __all__ = [
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
+    "LowRankNoise",
     "Perturbations",
     "Problem",
+    "Reduction",
     "Status",
     "Trajectory",
     "TwoLayerNet",

@@ -15,7 +15,7 @@ from reluflow._provenance import provenance
 from reluflow._results import Result, Status, plain
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import as_positive_int, require_both_classes
-from reluflow.data import AssumptionReport, ClusterModel, Dataset
+from reluflow.data import AssumptionReport, ClusterModel, Dataset, LowRankNoise
 from reluflow.flow import FlowResult, gradient_flow
 from reluflow.generalization import ErrorEstimate, test_error
 from reluflow.kkt import KKTCertificate, certify_kkt
@@ -38,6 +38,9 @@ TRAINING_SHARE = 0.8
 # log(1/L) to which the flow is followed when it is not said, for clusters and for data sets.
 _TARGET = 1e4
 _TARGET_OF_DATA = 100.0
+
+# Entries of covariances that the summary quotes; instead of more it gives their scales.
+_MOST_NOISE = 1000
 
 
 @dataclass(frozen=True)
@@ -344,8 +347,9 @@ def _problem(
 
 def _coordinates(clusters: ClusterModel, n: int, width: int) -> str:
     """Reduced coordinates wherever they carry the law of the experiment and are fewer."""
-    fits = clusters.dim >= clusters.coordinates.shape[1] + n + width
-    return "reduced" if clusters.isotropic and fits else "ambient"
+    explicit = clusters.explicit_dim
+    fits = explicit is not None and clusters.dim >= explicit + n + width
+    return "reduced" if fits else "ambient"
 
 
 def _split(data: Dataset, n: int | None, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
@@ -432,7 +436,7 @@ def _summary(
         "seed": settings["seed"],
         "dim": problem.ambient_dim,
         "n_clusters": clusters.n_clusters,
-        "noise": clusters.noise if np.size(clusters.noise) <= 1000 else clusters.noise_scale,
+        "noise": _noise_in_few_numbers(clusters),
         "n": problem.data.n,
         "width": problem.net.width,
         "train_accuracy": float((flow.margins > 0).mean()),
@@ -458,6 +462,12 @@ def _summary(
     }
     plain_numbers: dict[str, Any] = plain(numbers)
     return plain_numbers
+
+
+def _noise_in_few_numbers(clusters: ClusterModel) -> Any:
+    if isinstance(clusters.noise, LowRankNoise) or np.size(clusters.noise) > _MOST_NOISE:
+        return clusters.noise_scale
+    return clusters.noise
 
 
 def _sign(definition: str) -> str:
