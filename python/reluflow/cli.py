@@ -20,6 +20,7 @@ from reluflow import _cli_sweep, _dispatch
 from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
+from reluflow.experiments import shipped_studies
 
 if TYPE_CHECKING:
     from reluflow.data import ClusterModel, Dataset
@@ -75,6 +76,14 @@ def _training(*names: str, text: str, default: bool | str = True, **more: Any) -
     )
 
 
+StudyName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]",
+        help=f"A study instead: one of {', '.join(shipped_studies())}; or a .toml file.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -239,6 +248,7 @@ def demo(
 @app.command(epilog=EXIT_CODES)
 def run(
     context: typer.Context,
+    study: StudyName = None,
     data: Data = None,
     dim: Dim = None,
     clusters: Clusters = None,
@@ -259,7 +269,13 @@ def run(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run the whole experiment on your clusters, your data, or the handwritten digits."""
+    """Run the whole experiment on your clusters, your data, or the handwritten digits.
+
+    With the name of a study, such as theorem, run that study and write its page.
+    """
+    if study is not None:
+        _run_study(context, study, threads, out, json_)
+        return
     given = {
         "--dim": dim,
         "--clusters": clusters,
@@ -299,6 +315,26 @@ def run(
 
 
 _cli_sweep.register(app, EXIT_CODES)
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _run_study(
+    context: typer.Context, study: str, threads: int | None, out: Path | None, json_: bool
+) -> None:
+    """A study has settings of its own, so that others are refused."""
+    taken = {"study", "threads", "out", "json_", "debug"}
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and parameter.name not in taken and _was_typed(context, parameter.name)
+    ]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)} cannot be combined with a study")
+    _cli_sweep.run_study(study, threads, out, json_, context.obj)
 
 
 @app.command()
