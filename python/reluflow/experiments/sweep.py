@@ -273,7 +273,7 @@ def _postponed_row(study: Study, run: Run, executor: str) -> Row:
     cost = study.experiment.cost(run.settings, study.outputs)
     reason = (
         f"predicted to take {duration(cost.seconds)} of one core and {_gigabytes(cost.bytes)}; "
-        "--long makes it"
+        "sweep --long makes it"
     )
     now = timestamp()
     outcome = Outcome(run.key, POSTPONED, reason, started=now, finished=now)
