@@ -201,6 +201,7 @@ def _render(
         total=len(rows),
         done=sum(row is not None and row.status == DONE for _, row, _ in rows),
         missing=sum(row is None for _, row, _ in rows),
+        seeds=len({given[SEED] for _, _, given in rows}),
         failures=_failures(rows),
         postponed=_postponed(study, rows),
         drawn=drawn,
