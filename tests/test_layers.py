@@ -20,7 +20,7 @@ LAYERS = [
     ["data"],
     ["network"],
     ["problem"],
-    ["flow"],
+    ["flow", "reduction"],
     ["kkt"],
     ["generalization", "robustness"],
     ["theory"],

@@ -11,6 +11,7 @@ from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
@@ -32,6 +33,7 @@ from reluflow.kkt import (
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -55,8 +57,10 @@ __all__ = [
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
+    "LowRankNoise",
     "Perturbations",
     "Problem",
+    "Reduction",
     "SlowLaw",
     "Status",
     "Trajectory",

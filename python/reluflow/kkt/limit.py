@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from reluflow.data import Dataset
 from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
 from reluflow.kkt.point import KKTPoint, kkt_point
 from reluflow.network import TwoLayerNet
+from reluflow.reduction import Reduction, pays_off
 
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
@@ -97,7 +98,8 @@ def flow_limit(
 
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
     pattern is computed. It is accepted when two in a row are the same point and its own pattern is
-    the one that it was computed for.
+    the one that it was computed for. Where the dimension is far above n + m, all of it happens in
+    the span of data and network (`reluflow.Reduction`), and only the answer has d coordinates.
 
     Parameters
     ----------
@@ -126,6 +128,20 @@ def flow_limit(
         As for `gradient_flow`, and for losses whose flow has no limit direction.
     """
     require_margin_maximising(flow_settings.get("loss", "exponential"))
+    if pays_off(net, data):
+        reduction = Reduction.of(net, data)
+        found = flow_limit(
+            reduction.net,
+            reduction.data,
+            train_output=train_output,
+            bias=bias,
+            log_inverse_loss=log_inverse_loss,
+            max_log_inverse_loss=max_log_inverse_loss,
+            tol=tol,
+            **flow_settings,
+        )
+        flow = replace(found.flow, net=reduction.lift(found.flow.net))
+        return replace(found, net=reduction.lift(found.net), flow=flow)
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     settings: dict[str, Any] = {"train_output": train_output, "bias": bias}
