@@ -17,7 +17,13 @@ from reluflow.data import (
 )
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    test_error,
+)
 from reluflow.kkt import (
     FlowLimit,
     KKTCertificate,
@@ -41,11 +47,13 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
