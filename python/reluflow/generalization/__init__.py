@@ -7,11 +7,24 @@ from reluflow.generalization.estimates import (
     ErrorCheck,
     ErrorEstimate,
 )
+from reluflow.generalization.noise_level import NoiseLevel, noise_at_error
+from reluflow.generalization.radii import (
+    RadiusDistribution,
+    RobustError,
+    radius_distribution,
+    robust_error,
+)
 
 __all__ = [
     "ClassError",
     "ClusterError",
     "ErrorCheck",
     "ErrorEstimate",
+    "NoiseLevel",
+    "RadiusDistribution",
+    "RobustError",
+    "noise_at_error",
+    "radius_distribution",
+    "robust_error",
     "test_error",
 ]

@@ -77,15 +77,15 @@ class Mixture:
 class Sampler:
     """Draws from a mixture, and log weights of those that count."""
 
-    def __init__(self, mixture: Mixture, stream: Stream, numbers: int) -> None:
+    def __init__(self, mixture: Mixture, stream: Stream) -> None:
         self.mixture, self.stream = mixture, stream
-        self.rows = max(64, _MOST_NUMBERS // max(1, numbers))
         self.logs = np.zeros(0)
 
     def draw(self, region: Region, count: int, settings: Settings) -> None:
         """So many more draws, or fewer when the time is over."""
+        most = max(64, _MOST_NUMBERS // max(region.factor.shape))
         while count > 0:
-            rows = min(count, self.rows)
+            rows = min(count, most)
             g = self.mixture.draw(settings, self.stream, rows)
             self.add(g, region.contains(g))
             count -= rows
@@ -109,11 +109,7 @@ def by_importance(
 ) -> LogEstimate:
     """log P of a region by at most so many draws."""
     rounding, bound = rounding_of(region, design), bound_of(region, design)
-    sampler = Sampler(
-        Mixture(design.points, region.rank),
-        Stream(IMPORTANCE, cluster),
-        max(region.rank, len(region.offset)),
-    )
+    sampler = Sampler(Mixture(design.points, region.rank), Stream(IMPORTANCE, cluster))
     wanted = min(_FIRST_ROUND, samples)
     while True:
         sampler.draw(region, wanted, settings)

@@ -17,8 +17,6 @@ from reluflow.generalization._settings import LINES, Settings, Stream
 # Lines of the first round; later rounds double their number.
 _FIRST_ROUND = 2048
 _FEWEST = 64
-# Lines are cheap: half the width of an interval over the probability that they aim at, at most.
-_AIM = 0.02
 # Pre-activations that are held at a time.
 _MOST_NUMBERS = 2**20
 
@@ -89,7 +87,6 @@ def by_lines(
     if region.rank == 1 and len(cells) == 1:
         cells[0].draw(1, settings)
         return log_estimate.exact(float(cells[0].logs[0]), rounding=rounding, draws=1)
-    aim = min(_AIM, settings.rel_error)
     wanted = _first_shares(design, min(_FIRST_ROUND, lines))
     while True:
         for cell, count in zip(cells, wanted, strict=True):
@@ -98,7 +95,7 @@ def by_lines(
         seed = (settings.key, cluster)
         estimate = log_estimate.stratified(strata, seed, rounding=rounding, bound=bound)
         left = lines - estimate.draws
-        if estimate.half_width <= aim or left <= 0 or settings.seconds_left() <= 0:
+        if estimate.half_width <= settings.rel_error or left <= 0 or settings.seconds_left() <= 0:
             return estimate
         wanted = _shares(cells, min(estimate.draws, left))
 

@@ -23,6 +23,9 @@ _BATCHES = 64
 # Below this effective sample size no interval of a mean of weights can be trusted.
 FEW = 100.0
 
+# What has a share of this over n is missed by all of n draws with probability 2.5 %.
+_UNSEEN = -math.log((1 - CONFIDENCE) / 2)
+
 # Draws of one part of a mean: log of the part's weight, and log of the drawn values.
 Stratum = tuple[float, FloatArray]
 
@@ -141,6 +144,23 @@ def stratified(
     )
 
 
+def binomial(hits: int, draws: int, seed: Sequence[int]) -> LogEstimate:
+    """Of a share of which so many in so many draws were seen."""
+    # Jeffreys' law of the share (Brown, Cai & DasGupta 2001).
+    replicates = np.random.default_rng(seed).beta(hits + 0.5, draws - hits + 0.5, _REPLICATES)
+    share = (hits + 0.5) / (draws + 1)
+    return LogEstimate(
+        math.log(hits / draws) if hits else -math.inf,
+        math.sqrt((1 - share) / (draws * share)),
+        np.log(replicates),
+        float(hits),
+        0.0,
+        math.log(binomial_interval(hits, draws)[1]),
+        draws,
+        hits,
+    )
+
+
 def mean(estimates: Sequence[LogEstimate]) -> LogEstimate:
     """Of the average of independent probabilities."""
     if any(math.isnan(one.log_value) for one in estimates):
@@ -184,6 +204,8 @@ def interval(estimate: LogEstimate) -> Interval:
     ends = [delta_interval(estimate), bootstrap_interval(estimate)]
     lower = min(low for low, _ in ends) - estimate.rounding
     upper = max(high for _, high in ends) + estimate.rounding
+    if not estimate.exact:
+        upper = max(upper, estimate.log_value + math.log1p(_UNSEEN / estimate.draws))
     return lower / LOG_10, min(upper, 0.0) / LOG_10
 
 
@@ -196,9 +218,7 @@ def delta_interval(estimate: LogEstimate) -> Interval:
 def bootstrap_interval(estimate: LogEstimate) -> Interval:
     """Of log P: quantiles of the Bayesian bootstrap (Rubin 1981)."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(
-        estimate.replicates, [tail, 1 - tail], method="inverted_cdf"
-    )
+    low, high = np.quantile(estimate.replicates, [tail, 1 - tail], method="inverted_cdf")
     return float(low), float(high)
 
 

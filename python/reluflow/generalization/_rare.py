@@ -22,6 +22,8 @@ from reluflow.generalization.estimates import ClassError, ClusterError, ErrorChe
 
 # Draws of the estimate that checks another one, a cluster.
 _CHECK_DRAWS = 4096
+# What a line costs, in draws.
+_LINE = 8
 # |score| beyond which two estimates contradict each other: 4e-5 of standard normals exceed it, 12
 # clusters and all.
 _SCORE = 4.5
@@ -100,7 +102,7 @@ def _estimates(
     main_settings = settings.within(_MAIN_SHARE)
     few = min(samples, _CHECK_DRAWS)
     if method == "line":
-        main = by_lines(region, design, q, samples, main_settings)
+        main = by_lines(region, design, q, max(1, samples // _LINE), main_settings)
         if settings.seconds_left() <= 0:
             return main, None
         wider = search_anew(region, design, settings)

@@ -76,8 +76,7 @@ def test_error(
         ``"auto"`` is line sampling; ``"sampling"`` draws fresh examples and counts errors (interval
         of Clopper & Pearson 1934).
     rel_error : float
-        Half the width of the interval over the probability, at which sampling ends; line sampling
-        aims at 0.02 where that is less.
+        Half the width of the interval over the probability, at which sampling ends.
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
     max_seconds : float or None
@@ -85,8 +84,8 @@ def test_error(
     definition : {"nonstrict", "strict"}
         Whether y N(x) = 0 counts as an error.
     max_samples : int
-        Fresh examples allowed, or lines. Sampling rounds up to whole blocks of 2,048; if none of n
-        is an error, the probability is below 3.7/n.
+        Fresh examples allowed; a line counts as eight. Plain sampling rounds up to whole blocks of
+        2,048; if none of n is an error, the probability is below 3.7/n.
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
     num_threads : int or None
