@@ -27,7 +27,7 @@ LAYERS = [
     ["theory"],
     ["experiments"],
     ["report"],
-    ["_cli_sweep", "cli"],
+    ["_cli_sweep", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

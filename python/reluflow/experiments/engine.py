@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import socket
 import threading
@@ -222,6 +223,12 @@ class Pool:
 
     def _mpi(self) -> Any:
         futures = _optional("mpi4py.futures", "executor='mpi' needs mpi4py", "mpi")
+        if not _under_mpiexec() and shutil.which("mpiexec") is None:
+            # MPI would start the workers with it, and without it hang.
+            raise ValueError(
+                "executor='mpi' finds no mpiexec on PATH; start the sweep with "
+                "'mpiexec -n 8 python -m mpi4py.futures -m reluflow sweep ...'"
+            )
         return futures.MPIPoolExecutor(self.jobs)
 
     def replace(self) -> None:
@@ -239,9 +246,15 @@ class Pool:
             for process in list((getattr(executor, "_processes", None) or {}).values()):
                 process.terminate()
         if self.kind != "dask":
-            executor.shutdown(wait=not (cancel and self.kind == "mpi"), cancel_futures=cancel)
+            # Calls under way in threads or behind MPI cannot be ended; nobody waits for them.
+            executor.shutdown(wait=not cancel or self.kind == "processes", cancel_futures=cancel)
         while self._close:
             self._close.pop()()
+
+
+def _under_mpiexec() -> bool:
+    """Whether the workers were started with this process."""
+    return bool(importlib.import_module("mpi4py.MPI").COMM_WORLD.Get_size() > 1)
 
 
 def _optional(module: str, need: str, extra: str) -> Any:
