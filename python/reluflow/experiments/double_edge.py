@@ -384,6 +384,7 @@ def _measurements(
     trained, robust = float(np.median(radii.radius)), float(np.median(robust_radii.radius))
     return {
         "log10 test error": error.log10_probability,
+        "log10 test error, two-neuron network": error.log10_probability,
         "universal perturbation, norm that flips 95 %": universal.norm_95,
         "universal perturbation, norm that flips 100 %": universal.norm_100,
         "median smallest perturbation, trained network": trained,
@@ -401,7 +402,7 @@ def _compare(
     note = prediction.note
     if value is not None and not math.isfinite(value):
         value = None
-        if prediction.quantity == "log10 test error":
+        if prediction.quantity.startswith("log10 test error"):
             note = f"measured below 10^{error.interval[1]:.2f} (95 %); {note}"
     ratio = None if value is None or prediction.value == 0 else value / prediction.value
     return Comparison(

@@ -77,8 +77,8 @@ def design_points(region: Region, targets: FloatArray, settings: Settings) -> De
     """Design points of a region from many starts.
 
     The nearest one is what `min_perturbation` finds, with its proof; the others come from descents
-    (section 7.2) that start at its piece, at pieces that are active at ``targets`` (p, R), and where
-    random rays have entered the region.
+    (section 7.2) that start at its piece, at pieces that are active at ``targets`` (p, R), and
+    where random rays have entered the region.
     """
     nearest = _nearest(region, targets, settings)
     if nearest.empty:

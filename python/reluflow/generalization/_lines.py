@@ -113,7 +113,8 @@ def _first_shares(design: DesignPoints, lines: int) -> NDArray[np.int64]:
     if len(design.points) < 2:
         return np.array([lines])
     weights = np.maximum(np.exp(design.log_tails - design.log_tails.max()), 0.05)
-    return np.maximum(np.ceil(lines * weights / weights.sum()).astype(np.int64), _FEWEST)
+    wanted = np.ceil(lines * weights / weights.sum()).astype(np.int64)
+    return np.asarray(np.maximum(wanted, _FEWEST))
 
 
 def _shares(cells: list[_Cell], lines: int) -> NDArray[np.int64]:

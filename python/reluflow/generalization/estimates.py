@@ -150,6 +150,7 @@ class ErrorEstimate(Result):
             key=lambda q: np.nan_to_num(self.per_cluster[q].log10_probability, nan=-math.inf),
         )
         shown = self.per_cluster[worst]
+        of_worst = as_text(shown.log10_probability, shown.interval)
         lines = [
             f"Test error {as_text(self.log10_probability, self.interval)}",
             f"  method              {self.method}",
@@ -167,7 +168,7 @@ class ErrorEstimate(Result):
             [
                 *lines,
                 f"  definition          {self.definition}: {DEFINITIONS[self.definition]}",
-                f"  worst cluster       {worst}: {as_text(shown.log10_probability, shown.interval)}",
+                f"  worst cluster       {worst}: {of_worst}",
                 f"  seconds             {self.seconds:.3g}",
                 f"  {self.status}",
             ]

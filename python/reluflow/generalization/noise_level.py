@@ -248,7 +248,7 @@ class _Search:
         below, above = self._ends()
         if below is None or above is None:
             return False
-        return abs(above.log_scale - below.log_scale) <= 4 * np.finfo(float).eps
+        return abs(above.log_scale - below.log_scale) <= 4 * float(np.finfo(float).eps)
 
     def _try(self, log_scale: float) -> _Level:
         noisy = self.model.with_noise_scaled(math.exp(log_scale))

@@ -286,7 +286,7 @@ def robust_error(
     backend: str = "native",
     progress: bool = False,
 ) -> RobustError:
-    """Probability that some perturbation of Euclidean norm at most ``radius`` flips a fresh example.
+    """Probability that a perturbation of norm at most ``radius`` flips a fresh example.
 
     Whether one does is decided example by example by the search and the proofs of
     `min_perturbation`. Where it is rare, examples are drawn by importance sampling around the
@@ -439,11 +439,11 @@ _NOTHING = _Tail(log_estimate.unknown(), log_estimate.unknown())
 def _tail(solver: _Radii, q: int, radius: float, settings: Settings) -> _Tail:
     if solver.rank(q) == 0:
         radii, bounds, _ = solver.of(q, np.zeros((1, 0)))
-        ends = [
+        least, most = (
             log_estimate.exact(0.0 if value <= radius else -math.inf)
             for value in (float(radii[0]), float(bounds[0]))
-        ]
-        return _Tail(*ends, undecided=int(radii[0] > radius >= bounds[0]))
+        )
+        return _Tail(least, most, int(radii[0] > radius >= bounds[0]))
     region = solver.hidden.region(q, strict=settings.strict)
     design = None
     if not region.holds_origin:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import log_ndtr
 
-from reluflow._validation import FloatArray
+from reluflow._validation import BoolArray, FloatArray
 
 _UNIT_ROUNDOFF = float(np.finfo(float).eps) / 2
 _TERM_ROUNDINGS = 4.0
@@ -89,7 +89,7 @@ def _values(
     return np.asarray(values)
 
 
-def _ends(s: FloatArray, v: FloatArray, flipped: FloatArray, still: bool) -> tuple[bool, bool]:
+def _ends(s: FloatArray, v: FloatArray, flipped: BoolArray, still: bool) -> tuple[bool, bool]:
     """Whether N is flipped at minus and at plus infinity."""
     blur = (len(v) + _TERM_ROUNDINGS) * _UNIT_ROUNDOFF * float(np.abs(v) @ np.abs(s))
     left, right = float(v @ np.minimum(s, 0.0)), float(v @ np.maximum(s, 0.0))
