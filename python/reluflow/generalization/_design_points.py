@@ -117,7 +117,7 @@ def _nearest(region: Region, targets: FloatArray, settings: Settings) -> DesignP
         raise KeyboardInterrupt
     radius, lower_bound = float(outcome.radius[0]), float(outcome.lower_bound[0])
     multipliers = -outcome.coefficients
-    empty = outcome.proofs[0].name == "never_flips"
+    empty = math.isinf(lower_bound)
     found = math.isfinite(radius) and outcome.coefficients.any()
     points = outcome.coefficients @ region.factor
     return DesignPoints(
@@ -155,47 +155,86 @@ def _pieces_on_rays(region: Region, known: DesignPoints, stream: int) -> BoolArr
 
 def _descend(region: Region, pieces: BoolArray, settings: Settings) -> DesignPoints:
     """Projects onto convex pieces, and on to the pieces active there, until nothing moves."""
-    scale = abs(region.constant) + float(np.abs(region.output) @ np.abs(region.offset))
-    margin = _STRICTNESS * scale if region.strict else 0.0
-    norms = np.linalg.norm(region.factor, axis=1)
-    visited: set[bytes] = set()
-    points, multipliers = [np.zeros((0, region.rank))], [np.zeros((0, len(region.output)))]
+    descent = _Descent(region, settings)
     for _ in range(_LONGEST_DESCENT):
-        pieces = _unvisited(pieces, visited)
+        pieces = descent.unvisited(pieces)
         if len(pieces) == 0 or settings.seconds_left() <= 0:
             break
-        projections = settings.kernel.subset_projections(
+        pieces = descent.step(pieces)
+    return descent.minima()
+
+
+class _Descent:
+    """Pieces that were projected onto, and the points at which descents came to rest."""
+
+    def __init__(self, region: Region, settings: Settings) -> None:
+        self.region, self.settings = region, settings
+        self.opposing = region.output < 0
+        self.norms = np.linalg.norm(region.factor, axis=1)
+        scale = abs(region.constant) + float(np.abs(region.output) @ np.abs(region.offset))
+        self.margin = _STRICTNESS * scale if region.strict else 0.0
+        self.distances: dict[bytes, float] = {}
+        # Point, multipliers, and the pieces beside it that must not come nearer.
+        self.rests: list[tuple[FloatArray, FloatArray, list[bytes]]] = []
+
+    def unvisited(self, pieces: BoolArray) -> BoolArray:
+        """Each piece once, if there is room for it."""
+        new = []
+        for piece in pieces:
+            key = _key(piece)
+            if key not in self.distances and len(self.distances) < _MOST_PIECES:
+                self.distances[key] = math.inf
+                new.append(piece)
+        return np.array(new, dtype=np.bool_).reshape(len(new), len(self.opposing))
+
+    def step(self, pieces: BoolArray) -> BoolArray:
+        """Projects onto the pieces; returns those to go on with."""
+        g, coefficients, pieces = self._projected(pieces)
+        z = self.region.offset + g @ self.region.factor.T
+        size = np.abs(self.region.offset) + np.linalg.norm(g, axis=1)[:, None] * self.norms
+        at_kink = (np.abs(z) <= _KINK * size) & self.opposing
+        active = (z > 0) & self.opposing
+        following = [active & ~at_kink, active | at_kink]
+        still = (((pieces ^ active) & ~at_kink) == 0).all(axis=1)
+        for i in np.flatnonzero(still):
+            beside = [_key(each[i]) for each in following]
+            self.rests.append((g[i], -coefficients[i], beside))
+        return np.vstack(following)
+
+    def _projected(self, pieces: BoolArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        region = self.region
+        projections = self.settings.kernel.subset_projections(
             region.factor,
             region.output,
-            region.constant + margin,
+            region.constant + self.margin,
             np.tile(region.offset, (len(pieces), 1)),
             np.ones(len(pieces)),
             pieces.astype(np.float64),
-            settings.num_threads,
+            self.settings.num_threads,
         )
+        for piece, distance in zip(pieces, projections.distance, strict=True):
+            self.distances[_key(piece)] = float(distance)
         finite = np.isfinite(projections.distance)
-        pieces, coefficients = pieces[finite], projections.coefficients[finite]
-        g = coefficients @ region.factor
-        z = region.offset + g @ region.factor.T
-        size = np.abs(region.offset) + np.linalg.norm(g, axis=1)[:, None] * norms
-        open_side = np.abs(z) <= _KINK * size
-        reached = np.where(open_side, pieces, (z > 0) & (region.output < 0))
-        rest = (reached == pieces).all(axis=1)
-        points.append(g[rest])
-        multipliers.append(-coefficients[rest])
-        pieces = reached[~rest]
-    return _kept(np.vstack(points), np.vstack(multipliers), 0.0)
+        coefficients = projections.coefficients[finite]
+        return coefficients @ region.factor, coefficients, pieces[finite]
+
+    def minima(self) -> DesignPoints:
+        """Points at rest from which no piece beside them leads nearer."""
+        points, multipliers = [], []
+        for point, multiplier, beside in self.rests:
+            nearest = min(self.distances.get(key, math.inf) for key in beside)
+            if nearest >= float(np.linalg.norm(point)) * (1 - _KINK):
+                points.append(point)
+                multipliers.append(multiplier)
+        return _kept(
+            np.array(points).reshape(len(points), self.region.rank),
+            np.array(multipliers).reshape(len(points), len(self.opposing)),
+            0.0,
+        )
 
 
-def _unvisited(pieces: BoolArray, visited: set[bytes]) -> BoolArray:
-    """Each piece once, if there is room for it."""
-    new = []
-    for piece in pieces:
-        key = np.packbits(piece).tobytes()
-        if key not in visited and len(visited) < _MOST_PIECES:
-            visited.add(key)
-            new.append(piece)
-    return np.array(new).reshape(len(new), pieces.shape[1]).astype(np.bool_)
+def _key(piece: BoolArray) -> bytes:
+    return np.packbits(piece).tobytes()
 
 
 def _kept(points: FloatArray, multipliers: FloatArray, lower_bound: float) -> DesignPoints:

@@ -83,7 +83,8 @@ class LogEstimate:
             log_value,
             odds * self.deviation,
             replicates,
-            self.effective,
+            # Where nothing was seen, all draws say the same of 1 - P.
+            self.effective if self.hits or self.exact else float(self.draws),
             odds * self.rounding,
             0.0,
             self.draws,

@@ -93,6 +93,8 @@ def error_evidence(result: DoubleEdge) -> str:
     if error.log10_probability == -math.inf:
         return f"{count}, 95{PERCENT} bound"
     low, high = (probability(bound) for bound in error.interval)
+    if low == high:
+        return count
     return f"{count}, 95{PERCENT} interval {low} to {high}"
 
 
