@@ -18,7 +18,19 @@ from reluflow.data import (
 )
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
 from reluflow.flow import FlowResult, Trajectory, gradient_flow
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    NoiseLevel,
+    RadiusDistribution,
+    RobustError,
+    noise_at_error,
+    radius_distribution,
+    robust_error,
+    test_error,
+)
 from reluflow.kkt import (
     FlowLimit,
     KKTCertificate,
@@ -45,11 +57,13 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
@@ -58,9 +72,12 @@ __all__ = [
     "KKTPoint",
     "KKTResiduals",
     "LowRankNoise",
+    "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusDistribution",
     "Reduction",
+    "RobustError",
     "SlowLaw",
     "Status",
     "Trajectory",
@@ -77,6 +94,9 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "noise_at_error",
+    "radius_distribution",
+    "robust_error",
     "robust_network",
     "save_dataset",
     "slow_law",

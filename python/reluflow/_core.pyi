@@ -184,6 +184,16 @@ def ray_crossings(
     strict: bool,
     num_threads: int,
 ) -> _Floats: ...
+def log_line_masses(
+    preactivations: _Floats,
+    slopes: _Floats,
+    output: _Floats,
+    constant: float,
+    lower: _Floats,
+    upper: _Floats,
+    strict: bool,
+    num_threads: int,
+) -> _Floats: ...
 def subset_projections(
     rows: _Floats,
     output: _Floats,

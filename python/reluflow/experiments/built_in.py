@@ -42,6 +42,8 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
         "theory_log10_error_bound": theory.log10_error_scale(d),
         "theory_log10_error": log10_error,
         "theory_error": 10.0**log10_error,
+        "theory_error_exponent": -log10_error,
+        "theory_bound_exponent": -theory.log10_error_scale(d),
         "theory_normalized_margin": margin,
     }
     record = _with(scalars, trained, outputs)

@@ -4,6 +4,7 @@ They are the oracle that the compiled kernels are tested against, and ``backend=
 """
 
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
+from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
@@ -36,6 +37,7 @@ __all__ = [
     "forward",
     "gradient_flow",
     "gram_gradient",
+    "log_line_masses",
     "log_loss_weights",
     "min_perturbations",
     "philox4x32",
