@@ -97,14 +97,14 @@ bool all_weight_on(const std::vector<Index>& examples, const Vector& weights) {
   return share > (1.0 - kNegligibleWeight) * weights.sum();
 }
 
+/// A class is dead when none of its examples can be reached.
 FlowStatus name_stuck(const std::vector<Index>& examples, const Vector& labels) {
-  Index positive = 0;
-  for (const Index i : examples) positive += labels[i] > 0;
-  const Index negative = static_cast<Index>(examples.size()) - positive;
-  const Index all_positive = (labels.array() > 0).count();
-  const bool dead = (positive > 0 && positive == all_positive) ||
-                    (negative > 0 && negative == labels.size() - all_positive);
-  return dead ? FlowStatus::dead_class : FlowStatus::stuck_points;
+  for (const Index first : examples) {
+    Index reached = (labels.array() == labels[first]).count();
+    for (const Index i : examples) reached -= labels[i] == labels[first];
+    if (reached == 0) return FlowStatus::dead_class;
+  }
+  return FlowStatus::stuck_points;
 }
 
 /// The state of one integration, advanced step by step.
@@ -183,17 +183,19 @@ class Integration {
   }
 
   void step() {
-    limit_to_target();
+    limit_step();
     const double log_loss = bogacki_shampine_step(objective_, theta_, h_, buffers_);
     if (control_.reason() != StopReason::none) return;  // a stopped evaluation is no evaluation
     point_.evaluations += BogackiShampine::kEvaluationsPerStep;
     const double end_norm = std::sqrt(objective_.squared_norm(buffers_.end));
     const double error = std::sqrt(objective_.squared_difference_norm(buffers_.error)) /
                          (options_.rtol * std::max(norm_, end_norm));
-    just_rejected_ = !(error <= 1.0 && std::isfinite(log_loss));
+    // Where the flow slides along a kink, steps that end on its other side may raise log L a little.
+    const bool rises = options_.descend && log_loss > log_loss_ + options_.rtol;
+    just_rejected_ = rises || !(error <= 1.0 && std::isfinite(log_loss));
     if (just_rejected_) {
       ++rejected_;
-      h_ = controller_.after_rejected(h_, error);
+      h_ = rises ? h_ / 2 : controller_.after_rejected(h_, error);
       return;
     }
     ++accepted_;
@@ -208,11 +210,14 @@ class Integration {
   }
 
   /// d log(1/L) / d tau = ||grad log L||^2, so a step aimed at the target lands just beyond it.
-  void limit_to_target() {
+  void limit_step() {
     const double slope = objective_.squared_difference_norm(buffers_.velocities[0]);
     const double missing = options_.log_inverse_loss - point_.log_inverse_loss;
     constexpr double kOvershoot = 1.001;
-    if (slope > 0.0) h_ = std::min(h_, kOvershoot * missing / slope);
+    if (slope > 0.0) {
+      h_ = std::min(
+          {h_, kOvershoot * missing / slope, options_.largest_move * norm_ / std::sqrt(slope)});
+    }
   }
 
   double velocity_norm() const {
@@ -222,7 +227,7 @@ class Integration {
   void note() {
     point_.log_inverse_loss = -log_loss_;
     point_.norm = norm_;
-    point_.normalized_margin = margins_.minCoeff() / (norm_ * norm_);
+    point_.normalized_margin = objective_.normalized_margin(margins_.minCoeff(), norm_);
     recorder_.offer(point_);
     if (observer_ && control_.seconds() >= next_observation_) {
       next_observation_ = control_.seconds() + kObserverPeriod;

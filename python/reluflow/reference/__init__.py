@@ -3,6 +3,14 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.deep import (
+    Activation,
+    Architecture,
+    DeepFlowOutcome,
+    deep_forward,
+    deep_gradient,
+    deep_gradient_flow,
+)
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
 from reluflow.reference.losses import Loss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
@@ -20,6 +28,9 @@ from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
 
 __all__ = [
     "SAMPLE_BLOCK",
+    "Activation",
+    "Architecture",
+    "DeepFlowOutcome",
     "ErrorCounts",
     "FlowOutcome",
     "FlowStatus",
@@ -30,6 +41,9 @@ __all__ = [
     "StopReason",
     "SubsetProjections",
     "count_errors",
+    "deep_forward",
+    "deep_gradient",
+    "deep_gradient_flow",
     "forward",
     "gradient_flow",
     "gram_gradient",

@@ -15,7 +15,7 @@ import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
 from reluflow.reference.losses import Loss
-from reluflow.reference.network import LossGradient, primal_gradient
+from reluflow.reference.network import primal_gradient
 
 
 class FlowStatus(enum.Enum):
@@ -32,8 +32,8 @@ class FlowStatus(enum.Enum):
 
 
 @dataclass(frozen=True)
-class FlowOutcome:
-    """Where a flow ended; trajectory columns as in the compiled kernel."""
+class Ending:
+    """How a flow ended; trajectory columns as in the compiled kernel."""
 
     status: FlowStatus
     trajectory: FloatArray
@@ -41,9 +41,45 @@ class FlowOutcome:
     margins: FloatArray
     accepted_steps: float
     rejected_steps: float
+
+
+@dataclass(frozen=True)
+class FlowOutcome(Ending):
+    """Where the flow of a two-layer network ended."""
+
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the integrator sees of a model at one theta."""
+
+    log_loss: float
+    margins: FloatArray
+    example_weights: FloatArray
+    velocity: FloatArray
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to follow: -grad log L, the examples that cannot learn, and a scale-free margin."""
+
+    evaluate: Callable[[FloatArray], Evaluation]
+    unreachable: Callable[[FloatArray], IntArray]
+    degree: float = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """As in the compiled kernel."""
+
+    log_inverse_loss: float
+    rtol: float
+    max_evaluations: float = np.inf
+    largest_move: float = np.inf
+    descend: bool = False
 
 
 # Bogacki & Shampine (1989): solution weights, and solution minus embedded solution.
@@ -79,41 +115,66 @@ def gradient_flow(
     """Follows d theta / d tau = -grad log L until log(1/L) reaches ``log_inverse_loss``."""
     m, d = weights.shape
 
-    def gradient(theta: FloatArray) -> LossGradient:
+    def evaluate(theta: FloatArray) -> Evaluation:
         W, b, v = _unpack(theta, m, d)
-        return primal_gradient(W, b, v, inputs, labels, loss, train_output, train_bias, 1)
+        at = primal_gradient(W, b, v, inputs, labels, loss, train_output, train_bias, 1)
+        velocity = _pack(at.weights, at.bias, at.output)
+        return Evaluation(at.log_loss, at.margins, at.example_weights, velocity)
 
-    flow = _Flow(gradient, inputs, labels, _pack(weights, bias, output), progress)
+    def unreachable(theta: FloatArray) -> IntArray:
+        W, b, v = _unpack(theta, m, d)
+        helpful = labels[:, None] * v > 0
+        return np.flatnonzero(~((inputs @ W.T + b > 0) & helpful).any(1))
+
+    ending, theta = follow(
+        Model(evaluate, unreachable),
+        _pack(weights, bias, output),
+        labels,
+        Options(log_inverse_loss, rtol, max_evaluations),
+        max_seconds,
+        progress,
+    )
+    W, b, v = _unpack(theta, m, d)
+    return FlowOutcome(**vars(ending), weights=W, bias=b, output=v)
+
+
+def follow(
+    model: Model,
+    theta: FloatArray,
+    labels: FloatArray,
+    options: Options,
+    max_seconds: float,
+    progress: Callable[[float, float, float], None] | None,
+) -> tuple[Ending, FloatArray]:
+    """Integrates any model from ``theta``; returns how that ended, and where."""
+    flow = _Flow(model, labels, options, theta, progress)
     status = FlowStatus.converged
     deadline = time.perf_counter() + max_seconds
     try:
-        while flow.log_inverse_loss < log_inverse_loss:
-            stopped = flow.why_stop(max_evaluations, deadline)
+        while flow.log_inverse_loss < options.log_inverse_loss:
+            stopped = flow.why_stop(deadline)
             if stopped is not None:
                 status = stopped
                 break
-            flow.step(rtol, log_inverse_loss)
+            flow.step()
     except KeyboardInterrupt:
         status = FlowStatus.interrupted
-    W, b, v = _unpack(flow.theta, m, d)
-    return FlowOutcome(
+    ending = Ending(
         status,
         np.array(flow.finished_records()),
         flow.unreachable,
         flow.here.margins,
         flow.accepted,
         flow.rejected,
-        W,
-        b,
-        v,
     )
+    return ending, flow.theta
 
 
 @dataclass
 class _Flow:
-    gradient: Callable[[FloatArray], LossGradient]
-    inputs: FloatArray
+    model: Model
     labels: FloatArray
+    options: Options
     theta: FloatArray
     progress: Callable[[float, float, float], None] | None
     accepted: int = 0
@@ -124,7 +185,7 @@ class _Flow:
     def __post_init__(self) -> None:
         self.evaluations = 0
         self.here = self._evaluate(self.theta)
-        speed = np.linalg.norm(_velocity(self.here))
+        speed = np.linalg.norm(self.here.velocity)
         self.h = float(0.01 * np.linalg.norm(self.theta) / speed) if speed > 0 else 0.0
         self.previous_error = 1.0
         self.just_rejected = False
@@ -137,15 +198,15 @@ class _Flow:
     def log_inverse_loss(self) -> float:
         return -self.here.log_loss
 
-    def why_stop(self, max_evaluations: float, deadline: float) -> FlowStatus | None:
+    def why_stop(self, deadline: float) -> FlowStatus | None:
         """The reason not to take another step, if there is one."""
         if time.perf_counter() >= deadline:
             return FlowStatus.max_seconds
-        if self.evaluations + _ORDER > max_evaluations:
+        if self.evaluations + _ORDER > self.options.max_evaluations:
             return FlowStatus.max_evaluations
-        speed = np.linalg.norm(_velocity(self.here))
+        speed = np.linalg.norm(self.here.velocity)
         if speed == 0:
-            return self._name(self._unreachable()) or FlowStatus.not_separable
+            return self._name(self.model.unreachable(self.theta)) or FlowStatus.not_separable
         stuck = self._stuck()
         if stuck is not None:
             return stuck
@@ -153,24 +214,29 @@ class _Flow:
             return FlowStatus.step_underflow
         return None
 
-    def step(self, rtol: float, target: float) -> None:
+    def step(self) -> None:
         """One trial step, accepted or not."""
-        k1 = _velocity(self.here)
+        k1 = self.here.velocity
+        speed = float(np.linalg.norm(k1))
         # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
-        self.h = min(self.h, 1.001 * (target - self.log_inverse_loss) / float(k1 @ k1))
+        missing = self.options.log_inverse_loss - self.log_inverse_loss
+        move = self.options.largest_move * float(np.linalg.norm(self.theta))
+        self.h = min(self.h, 1.001 * missing / speed**2, move / speed)
         h = self.h
-        k2 = _velocity(self._evaluate(self.theta + h / 2 * k1))
-        k3 = _velocity(self._evaluate(self.theta + 3 * h / 4 * k2))
+        k2 = self._evaluate(self.theta + h / 2 * k1).velocity
+        k3 = self._evaluate(self.theta + 3 * h / 4 * k2).velocity
         end = self.theta + h * (_SOLUTION @ np.stack([k1, k2, k3]))
         there = self._evaluate(end)
-        difference = h * (_ERROR @ np.stack([k1, k2, k3, _velocity(there)]))
-        scale = rtol * max(np.linalg.norm(self.theta), np.linalg.norm(end))
+        difference = h * (_ERROR @ np.stack([k1, k2, k3, there.velocity]))
+        scale = self.options.rtol * max(np.linalg.norm(self.theta), np.linalg.norm(end))
         error = float(np.linalg.norm(difference) / scale)
-        self.just_rejected = not (error <= 1.0 and np.isfinite(there.log_loss))
+        rise = there.log_loss - self.here.log_loss
+        rises = self.options.descend and rise > self.options.rtol
+        self.just_rejected = rises or not (error <= 1.0 and np.isfinite(there.log_loss))
         if self.just_rejected:
             self.rejected += 1
             shrink = 0.9 * error ** (-1 / _ORDER) if np.isfinite(error) else 0.0
-            self.h *= max(0.2, shrink)
+            self.h *= 0.5 if rises else max(0.2, shrink)
             return
         self.accepted += 1
         self.theta, self.here = end, there
@@ -186,13 +252,13 @@ class _Flow:
             self.records.append(self._record())
         return self.records
 
-    def _evaluate(self, theta: FloatArray) -> LossGradient:
+    def _evaluate(self, theta: FloatArray) -> Evaluation:
         self.evaluations += 1
-        return self.gradient(theta)
+        return self.model.evaluate(theta)
 
     def _record(self) -> list[float]:
         norm = float(np.linalg.norm(self.theta))
-        margin = float(self.here.margins.min()) / norm**2
+        margin = float(self.here.margins.min()) / norm**self.model.degree
         return [self.log_inverse_loss, self.tau, norm, margin, float(self.evaluations)]
 
     def _note(self) -> None:
@@ -212,7 +278,7 @@ class _Flow:
         stalled = self._stalled()
         if not stalled and self.accepted % _STEPS_BETWEEN_STUCK_CHECKS != 0:
             return None
-        unreachable = self._unreachable()
+        unreachable = self.model.unreachable(self.theta)
         weights = self.here.example_weights
         alone = weights[unreachable].sum() > (1 - _NEGLIGIBLE_WEIGHT) * weights.sum()
         if len(unreachable) and (stalled or alone):
@@ -229,24 +295,14 @@ class _Flow:
         small_change = log_loss - now < _STALL_LOSS_CHANGE * max(1.0, abs(now))
         return bool(small_change and abs(np.log(norm_now / norm)) < _STALL_NORM_CHANGE)
 
-    def _unreachable(self) -> IntArray:
-        W, b, v = _unpack(self.theta, len(self.here.output), self.inputs.shape[1])
-        active = self.inputs @ W.T + b > 0
-        helpful = self.labels[:, None] * v > 0
-        return np.flatnonzero(~(active & helpful).any(1))
-
     def _name(self, unreachable: IntArray) -> FlowStatus | None:
         if len(unreachable) == 0:
             return None
         self.unreachable = unreachable
-        for label in (-1.0, 1.0):
+        for label in np.unique(self.labels[unreachable]):
             if (self.labels[unreachable] == label).sum() == (self.labels == label).sum():
                 return FlowStatus.dead_class
         return FlowStatus.stuck_points
-
-
-def _velocity(gradient: LossGradient) -> FloatArray:
-    return _pack(gradient.weights, gradient.bias, gradient.output)
 
 
 def _pack(weights: FloatArray, bias: FloatArray, output: FloatArray) -> FloatArray:
