@@ -117,7 +117,7 @@ def test_cross_entropy_is_the_logistic_loss_of_the_margins(kernel):
 def test_the_flow_of_either_backend_is_the_same(native, shape):
     from reluflow import reference
 
-    net = random_net(**shape)
+    net = random_net(width=16, **shape)
     X, targets = examples(net)
     ends = []
     for kernel in (native, reference):

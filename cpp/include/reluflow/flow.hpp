@@ -24,8 +24,9 @@ struct FlowOptions {
   double log_inverse_loss = 1.0;  ///< stop once log(1/L) reaches this
   double rtol = 1e-3;             ///< error a step, relative to the norm of the parameters
   double max_evaluations = std::numeric_limits<double>::infinity();
-  double largest_move = std::numeric_limits<double>::infinity();  ///< a step, relative to the norm
-  bool descend = false;                                           ///< refuse steps that raise log L
+  /// Longest step, relative to the norm.
+  double largest_move = std::numeric_limits<double>::infinity();
+  bool descend = false;  ///< refuse steps that raise log L by more than rtol
 };
 
 /// One recorded moment of a flow.

@@ -216,7 +216,7 @@ def deep_gradient_flow(
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
 ) -> DeepFlowOutcome:
-    """Follows d theta / d tau = -grad log L; steps that raise log L by more than rtol are refused."""
+    """Follows d theta / d tau = -grad log L, refusing steps that raise log L by more than rtol."""
 
     def evaluate(at: FloatArray) -> Evaluation:
         return Evaluation(*deep_gradient(architecture, at, inputs, targets, loss, 1))
