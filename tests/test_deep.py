@@ -127,6 +127,7 @@ def test_the_flow_of_either_backend_is_the_same(native, shape):
             X,
             targets,
             kernel.Loss.logistic,
+            kernel.FlowMethod.bogacki_shampine,
             2.0,
             1e-3,
             0.3,

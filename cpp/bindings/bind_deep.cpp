@@ -24,7 +24,7 @@ Array bound_deep_forward(const Architecture& architecture, const Array& theta, c
 }
 
 py::tuple bound_deep_gradient(const Architecture& architecture, const Array& theta,
-                              const Array& inputs, const Array& targets, Loss loss,
+                              const Array& inputs, const Array& targets, MarginLoss loss,
                               int num_threads) {
   DeepObjective objective(architecture, matrix(inputs), vector(targets), loss, num_threads,
                           nullptr);
@@ -40,16 +40,17 @@ py::tuple bound_deep_gradient(const Architecture& architecture, const Array& the
 }
 
 DeepOutcome bound_deep_flow(const Architecture& architecture, const Array& theta,
-                            const Array& inputs, const Array& targets, Loss loss,
-                            double log_inverse_loss, double rtol, double largest_move,
-                            double max_evaluations, double max_seconds, int num_threads,
-                            const py::object& progress) {
+                            const Array& inputs, const Array& targets, MarginLoss loss,
+                            FlowMethod method, double log_inverse_loss, double rtol,
+                            double largest_move, double max_evaluations, double max_seconds,
+                            int num_threads, const py::object& progress) {
   const MatrixView x = matrix(inputs);
   const VectorView y = vector(targets);
   FlowOptions options;
   options.log_inverse_loss = log_inverse_loss;
   options.rtol = rtol;
   options.max_evaluations = max_evaluations;
+  options.method = method;
   options.largest_move = largest_move;
   options.descend = true;
   const FlowObserver observer = observer_of(progress);
@@ -89,9 +90,10 @@ void bind_deep(py::module_& module) {
   module.def("deep_gradient", &bound_deep_gradient, py::arg("architecture"), py::arg("theta"),
              py::arg("inputs"), py::arg("targets"), py::arg("loss"), py::arg("num_threads"));
   module.def("deep_gradient_flow", &bound_deep_flow, py::arg("architecture"), py::arg("theta"),
-             py::arg("inputs"), py::arg("targets"), py::arg("loss"), py::arg("log_inverse_loss"),
-             py::arg("rtol"), py::arg("largest_move"), py::arg("max_evaluations"),
-             py::arg("max_seconds"), py::arg("num_threads"), py::arg("progress"));
+             py::arg("inputs"), py::arg("targets"), py::arg("loss"), py::arg("method"),
+             py::arg("log_inverse_loss"), py::arg("rtol"), py::arg("largest_move"),
+             py::arg("max_evaluations"), py::arg("max_seconds"), py::arg("num_threads"),
+             py::arg("progress"));
 }
 
 }  // namespace reluflow::bindings

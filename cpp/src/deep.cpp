@@ -122,7 +122,7 @@ Index Architecture::size() const {
 }
 
 DeepObjective::DeepObjective(const Architecture& architecture, const MatrixView& inputs,
-                             const VectorView& targets, Loss loss, int num_threads,
+                             const VectorView& targets, const MarginLoss& loss, int num_threads,
                              Control* control)
     : architecture_(architecture),
       inputs_(inputs),

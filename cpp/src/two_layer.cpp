@@ -10,12 +10,16 @@ namespace {
 
 using Eigen::internal::pand;
 using Eigen::internal::pcmp_lt;
+using Eigen::internal::pdiv;
 using Eigen::internal::ploadu;
 using Eigen::internal::pmadd;
 using Eigen::internal::pmax;
+using Eigen::internal::pmin;
 using Eigen::internal::pmul;
 using Eigen::internal::predux;
+using Eigen::internal::pselect;
 using Eigen::internal::pset1;
+using Eigen::internal::psqrt;
 using Eigen::internal::pstoreu;
 
 // Examples whose outputs one task computes.
@@ -60,9 +64,30 @@ void backpropagate_neurons(const double* z, Index stride, const Vector& signed_w
   pstoreu(output_velocity, dv);
 }
 
+/// 1 / (ramp rms(z)) for one SIMD vector of neurons, the mean taken over all examples.
+Packet inverse_ramp(const double* z, Index stride, Index examples, double ramp) {
+  Packet sum = pset1<Packet>(0.0);
+  for (Index i = 0; i < examples; ++i) {
+    const Packet preactivation = ploadu<Packet>(z + i * stride);
+    sum = pmadd(preactivation, preactivation, sum);
+  }
+  const Packet mean = pmul(sum, pset1<Packet>(1.0 / static_cast<double>(examples)));
+  return pdiv(pset1<Packet>(1.0 / ramp), psqrt(mean));
+}
+
+/// Scales g by min(1, z inverse) where it is negative, that is, where it pushes z down to 0.
+void smooth_kinks(const double* z, Index stride, Index examples, Packet inverse, double* g) {
+  const Packet zero = pset1<Packet>(0.0), one = pset1<Packet>(1.0);
+  for (Index i = 0; i < examples; ++i) {
+    const Packet own = ploadu<Packet>(g + i * stride);
+    const Packet slope = pmin(one, pmul(ploadu<Packet>(z + i * stride), inverse));
+    pstoreu(g + i * stride, pselect(pcmp_lt(own, zero), pmul(own, slope), own));
+  }
+}
+
 }  // namespace
 
-TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Loss loss,
+TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, MarginLoss loss,
                                      Trained trained, Team& team, Control* control)
     : labels_(labels),
       panels_(width),
@@ -98,6 +123,11 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
     for (Index u = 0; u < stride; u += kLanes) {
       backpropagate_neurons(preactivations + offset + u, stride, signed_weights, output + first + u,
                             backpropagated + offset + u, output_velocity + first + u);
+      if (kink_ramp_ > 0.0) {
+        const double* z = preactivations + offset + u;
+        smooth_kinks(z, stride, examples(), inverse_ramp(z, stride, examples(), kink_ramp_),
+                     backpropagated + offset + u);
+      }
     }
     std::fill(backpropagated + offset + examples() * stride,
               backpropagated + offset + padded_rows_ * stride, 0.0);
@@ -119,7 +149,7 @@ std::vector<Index> TwoLayerObjective::unreachable() const {
 }
 
 PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
-                                 Loss loss, Trained trained, Team& team, Control* control)
+                                 MarginLoss loss, Trained trained, Team& team, Control* control)
     : TwoLayerObjective(labels, width, loss, trained, team, control), dim_(inputs.cols()) {
   const Matrix features = with_bias_feature(inputs);
   examples_by_row_ = Strips(features);
@@ -165,7 +195,7 @@ Network PrimalObjective::unpack(const Vector& theta) const {
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
-                             const Network& initial, Loss loss, Trained trained, Team& team,
+                             const Network& initial, MarginLoss loss, Trained trained, Team& team,
                              Control* control)
     : TwoLayerObjective(labels, initial.output.size(), loss, trained, team, control),
       inputs_(inputs),
@@ -232,11 +262,12 @@ Network GramObjective::unpack(const Vector& theta) const {
 }
 
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
-                             const VectorView& labels, Loss loss, Trained trained,
-                             int num_threads) {
+                             const VectorView& labels, MarginLoss loss, Trained trained,
+                             double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
     PrimalObjective objective(inputs, labels, network.output.size(), loss, trained, team, nullptr);
+    objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.pack(network), velocity);
     gradient.margins = objective.margins();
@@ -247,10 +278,12 @@ LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
 }
 
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
-                           const VectorView& labels, Loss loss, Trained trained, int num_threads) {
+                           const VectorView& labels, MarginLoss loss, Trained trained,
+                           double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
     GramObjective objective(inputs, labels, network, loss, trained, team, nullptr);
+    objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.start(), velocity);
     gradient.margins = objective.margins();

@@ -23,10 +23,12 @@ from reluflow.kkt import (
     KKTCertificate,
     KKTPoint,
     KKTResiduals,
+    SlowLaw,
     certify_kkt,
     flow_limit,
     kkt_point,
     kkt_residuals,
+    slow_law,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
@@ -55,6 +57,7 @@ __all__ = [
     "KKTResiduals",
     "Perturbations",
     "Problem",
+    "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -72,6 +75,7 @@ __all__ = [
     "min_perturbation",
     "robust_network",
     "save_dataset",
+    "slow_law",
     "sweep",
     "test_error",
     "theory",

@@ -47,7 +47,8 @@ class DeepObjective final : public Objective {
  public:
   /// `targets` are labels -1 and +1 with one output, and classes 0, 1, .. with more.
   DeepObjective(const Architecture& architecture, const MatrixView& inputs,
-                const VectorView& targets, Loss loss, int num_threads, Control* control);
+                const VectorView& targets, const MarginLoss& loss, int num_threads,
+                Control* control);
 
   Index size() const override { return architecture_.size(); }
   double evaluate(const Vector& theta, Vector& velocity) override;
@@ -56,6 +57,7 @@ class DeepObjective final : public Objective {
   double normalized_margin(double margin, double norm) const override;
   /// Examples that a layer without active units hides from all parameters.
   std::vector<Index> unreachable() const override;
+  bool comes_to_rest() const override { return has_minimizer(loss_); }
   const Vector& labels() const override { return targets_; }
 
  private:
@@ -75,7 +77,7 @@ class DeepObjective final : public Objective {
   Architecture architecture_;
   MatrixView inputs_;
   Vector targets_;
-  Loss loss_;
+  MarginLoss loss_;
   int num_threads_;
   Control* control_;
   std::vector<Layer> layers_;

@@ -32,6 +32,9 @@ class Objective {
   /// margin cannot rise.
   virtual std::vector<Index> unreachable() const = 0;
 
+  /// Whether L has minimisers at finite margins, so that its gradient flow comes to rest.
+  virtual bool comes_to_rest() const = 0;
+
   /// Labels of the examples, +1 and -1.
   virtual const Vector& labels() const = 0;
 

@@ -28,10 +28,16 @@ class TwoLayerObjective : public Objective {
  public:
   std::vector<Index> unreachable() const override;
   const Vector& labels() const override { return labels_; }
+  bool comes_to_rest() const override { return has_minimizer(loss_); }
+
+  /// From now on the velocity of a neuron rises from 0 to its own over a ramp instead of a jump
+  /// where an example pushes it towards its kink: relu' is min(1, z / (ramp rms(z_j))) there.
+  /// Trajectories that slide along kinks become smooth ones. docs/theory.md, section 2.4.
+  void set_kink_ramp(double ramp) { kink_ramp_ = ramp; }
 
  protected:
-  TwoLayerObjective(const VectorView& labels, Index width, Loss loss, Trained trained, Team& team,
-                    Control* control);
+  TwoLayerObjective(const VectorView& labels, Index width, MarginLoss loss, Trained trained,
+                    Team& team, Control* control);
 
   Index examples() const { return labels_.size(); }
   /// Margins, example weights and log L of the network with these pre-activations.
@@ -44,8 +50,9 @@ class TwoLayerObjective : public Objective {
   Vector labels_;
   Panels panels_;
   Index padded_rows_;  // of panel matrices with one row an example
-  Loss loss_;
+  MarginLoss loss_;
   Trained trained_;
+  double kink_ramp_ = 0.0;
   Team& team_;
   Control* control_;
   const double* last_preactivations_ = nullptr;
@@ -56,7 +63,7 @@ class TwoLayerObjective : public Objective {
 /// output), one column a neuron, in panels.
 class PrimalObjective final : public TwoLayerObjective {
  public:
-  PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, Loss loss,
+  PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, MarginLoss loss,
                   Trained trained, Team& team, Control* control);
 
   Index size() const override;
@@ -82,7 +89,7 @@ class PrimalObjective final : public TwoLayerObjective {
 class GramObjective final : public TwoLayerObjective {
  public:
   GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
-                Loss loss, Trained trained, Team& team, Control* control);
+                MarginLoss loss, Trained trained, Team& team, Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
@@ -104,12 +111,14 @@ class GramObjective final : public TwoLayerObjective {
   double initial_squared_norm_;  // of weights and bias
 };
 
-/// One gradient of log L in the network's own parameters.
+/// One gradient of log L in the network's own parameters; a kink ramp of 0 is none.
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
-                             const VectorView& labels, Loss loss, Trained trained, int num_threads);
+                             const VectorView& labels, MarginLoss loss, Trained trained,
+                             double kink_ramp, int num_threads);
 
 /// The same gradient, through the Gram form.
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
-                           const VectorView& labels, Loss loss, Trained trained, int num_threads);
+                           const VectorView& labels, MarginLoss loss, Trained trained,
+                           double kink_ramp, int num_threads);
 
 }  // namespace reluflow

@@ -11,7 +11,7 @@ import numpy as np
 from reluflow._results import Result, Status
 from reluflow._validation import FloatArray, as_number
 from reluflow.data import Dataset
-from reluflow.flow import FlowResult, gradient_flow
+from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
 from reluflow.kkt.point import KKTPoint, kkt_point
 from reluflow.network import TwoLayerNet
 
@@ -123,8 +123,9 @@ def flow_limit(
     Raises
     ------
     ValueError
-        As for `gradient_flow`.
+        As for `gradient_flow`, and for losses whose flow has no limit direction.
     """
+    require_margin_maximising(flow_settings.get("loss", "exponential"))
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     settings: dict[str, Any] = {"train_output": train_output, "bias": bias}

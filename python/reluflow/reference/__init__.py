@@ -12,7 +12,7 @@ from reluflow.reference.deep import (
     deep_gradient_flow,
 )
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
-from reluflow.reference.losses import Loss, log_loss_weights
+from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
     PerturbationOutcome,
@@ -25,6 +25,7 @@ from reluflow.reference.perturbation import (
 from reluflow.reference.random import philox4x32, standard_normals, uniforms
 from reluflow.reference.ray_crossing import ray_crossings
 from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
+from reluflow.reference.stepping import FlowMethod
 
 __all__ = [
     "SAMPLE_BLOCK",
@@ -32,10 +33,12 @@ __all__ = [
     "Architecture",
     "DeepFlowOutcome",
     "ErrorCounts",
+    "FlowMethod",
     "FlowOutcome",
     "FlowStatus",
     "Loss",
     "LossGradient",
+    "MarginLoss",
     "PerturbationOutcome",
     "Proof",
     "StopReason",

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from reluflow._validation import FloatArray, IntArray
-from reluflow.reference.flow import Ending, Evaluation, Model, Options, follow
-from reluflow.reference.losses import Loss, log_loss_weights
+from reluflow.reference.flow import Ending, Model, Options, follow
+from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights, margin_loss
+from reluflow.reference.stepping import FlowMethod
 
 
 class Activation(enum.Enum):
@@ -149,7 +150,7 @@ def deep_gradient(
     theta: FloatArray,
     inputs: FloatArray,
     targets: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     num_threads: int,
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]:
     """log L, margins, example weights, and -grad log L as one vector.
@@ -196,6 +197,14 @@ def _unreachable(architecture: Architecture, theta: FloatArray, inputs: FloatArr
 
 
 @dataclass(frozen=True)
+class _Evaluation:
+    log_loss: float
+    margins: FloatArray
+    example_weights: FloatArray
+    velocity: FloatArray
+
+
+@dataclass(frozen=True)
 class DeepFlowOutcome(Ending):
     """Where the flow of a deep network ended."""
 
@@ -207,7 +216,8 @@ def deep_gradient_flow(
     theta: FloatArray,
     inputs: FloatArray,
     targets: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
+    method: FlowMethod,
     log_inverse_loss: float,
     rtol: float,
     largest_move: float,
@@ -218,17 +228,15 @@ def deep_gradient_flow(
 ) -> DeepFlowOutcome:
     """Follows d theta / d tau = -grad log L, refusing steps that raise log L by more than rtol."""
 
-    def evaluate(at: FloatArray) -> Evaluation:
-        return Evaluation(*deep_gradient(architecture, at, inputs, targets, loss, 1))
+    def evaluate(at: FloatArray) -> _Evaluation:
+        return _Evaluation(*deep_gradient(architecture, at, inputs, targets, loss, 1))
 
-    ending, end = follow(
-        Model(
-            evaluate, lambda at: _unreachable(architecture, at, inputs), degree=architecture.degree
-        ),
-        theta,
-        targets,
-        Options(log_inverse_loss, rtol, max_evaluations, largest_move, descend=True),
-        max_seconds,
-        progress,
+    model = Model(
+        evaluate,
+        lambda at: _unreachable(architecture, at, inputs),
+        architecture.degree,
+        margin_loss(loss).has_minimizer,
     )
+    options = Options(log_inverse_loss, rtol, max_evaluations, method, largest_move, descend=True)
+    ending, end = follow(model, theta, targets, options, max_seconds, progress)
     return DeepFlowOutcome(**vars(ending), theta=end)
