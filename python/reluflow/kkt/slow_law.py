@@ -235,7 +235,8 @@ def _targets(
 
 def _shares(net: TwoLayerNet, groups: Sequence[Group]) -> FloatArray:
     squares = (net.W**2).sum(axis=1) + net.b**2 + net.v**2
-    return np.array([squares[group.neurons].sum() for group in groups]) / squares.sum()
+    held = [float(squares[group.neurons].sum()) for group in groups]
+    return np.asarray(held) / float(squares.sum())
 
 
 def _fitted(moments: FloatArray, share: FloatArray) -> tuple[float, float]:
