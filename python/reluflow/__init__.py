@@ -15,8 +15,9 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
     FlowLimit,
@@ -47,6 +48,8 @@ __all__ = [
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepNet",
     "DoubleEdge",
     "ErrorEstimate",
     "FlipCurve",
