@@ -24,7 +24,7 @@ from reluflow._validation import (
     one_of,
 )
 from reluflow.data import Dataset
-from reluflow.network import alternating_signs
+from reluflow.network import TwoLayerNet, alternating_signs
 
 ACTIVATIONS = ("relu", "leaky_relu", "polynomial_relu", "normalized_polynomial_relu")
 BIASES = ("none", "first", "all")
@@ -330,6 +330,43 @@ class DeepNet:
     def scaled(self, c: float) -> DeepNet:
         """All parameters times c."""
         return self.with_theta(as_number("c", c) * self.theta)
+
+    def to_two_layer(self) -> TwoLayerNet:
+        """The same function as a two-layer ReLU network, so that its radii can be proved.
+
+        Of depth 2, with one output and a piecewise linear activation: s z below 0 is -s relu(-z),
+        a skip connection is relu(u . x) - relu(-u . x), and an output bias a unit without weights.
+
+        Raises
+        ------
+        ValueError
+            If the network is of another kind.
+        """
+        if not self.is_two_layer:
+            raise ValueError(
+                "only a network of depth 2 with one output and activation relu or leaky_relu is a "
+                f"two-layer ReLU network; this one has depth {self.depth}, {self.outputs} "
+                f"output(s) and activation {self.activation}"
+            )
+        W, v = self.weights[0], self.weights[1][0]
+        b = np.zeros(len(W)) if self.biases[0] is None else self.biases[0]
+        rows, shifts, output = [W], [b], [v]
+        if self.activation == "leaky_relu" and self.slope > 0:
+            rows, shifts, output = [W, -W], [b, -b], [v, -self.slope * v]
+        if self.skip is not None:
+            rows += [self.skip, -self.skip]
+            shifts.append(np.zeros(2))
+            output.append(np.array([1.0, -1.0]))
+        if self.biases[1] is not None:
+            rows.append(np.zeros((1, self.dim)))
+            shifts.append(np.ones(1))
+            output.append(self.biases[1])
+        return TwoLayerNet(np.concatenate(rows), np.concatenate(shifts), np.concatenate(output))
+
+    @property
+    def is_two_layer(self) -> bool:
+        """Whether `to_two_layer` can be called."""
+        return self.depth == 2 and self.outputs == 1 and self.activation in ACTIVATIONS[:2]
 
     def save(self, path: str | Path) -> None:
         """Writes the network to an .npz file."""
