@@ -24,13 +24,15 @@ from reluflow._validation import (
     one_of,
 )
 from reluflow.data import Dataset
-from reluflow.network import TwoLayerNet, alternating_signs
+from reluflow.network import TwoLayerNet, alternating_signs, require_dim
 
 ACTIVATIONS = ("relu", "leaky_relu", "polynomial_relu", "normalized_polynomial_relu")
 BIASES = ("none", "first", "all")
 DEPTHS = range(2, 7)
 # Scales from which training starts in bounded time: plateaus grow like scale^-(depth - 2).
 _SCALES = {2: 0.1, 3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4}
+# Of polynomial activations at depth 2: from larger ones the units do not align with the clusters.
+_POLYNOMIAL_SCALE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +182,8 @@ class DeepNet:
             Number of input coordinates d.
         scale : float or None
             Size of the initialisation; None takes one from which training starts in bounded time:
-            0.1 for depth 2 and 3, 0.2 for 4, 0.3 for 5, 0.4 for 6. A plateau before the loss falls
-            grows like scale^-(depth - 2).
+            0.1 for depth 2 and 3, 0.2 for 4, 0.3 for 5, 0.4 for 6, and 1e-3 for polynomial
+            activations at depth 2. A plateau before the loss falls grows like scale^-(depth - 2).
         bias : {"first", "none", "all"}
             Which layers have biases.
         activation, slope, power, class_labels
@@ -194,7 +196,9 @@ class DeepNet:
         as_depth(depth)
         width = as_positive_int("width", width, minimum=2)
         dim = as_positive_int("dim", dim)
-        scale = _SCALES[depth] if scale is None else as_number("scale", scale, above=0)
+        polynomial = depth == 2 and "polynomial" in activation
+        default = _POLYNOMIAL_SCALE if polynomial else _SCALES[depth]
+        scale = default if scale is None else as_number("scale", scale, above=0)
         one_of("bias", bias, BIASES)
         outputs = 1 if class_labels is None else len(as_labels("class_labels", class_labels))
         rng = np.random.default_rng(seed)
@@ -303,8 +307,7 @@ class DeepNet:
     def logits(self, X: ArrayLike, *, num_threads: int | None = None) -> FloatArray:
         """All outputs, shape (n, outputs), for the rows of X, shape (n, d)."""
         inputs = as_array("X", X, 2)
-        if inputs.shape[1] != self.dim:
-            raise ValueError(f"X has {inputs.shape[1]} columns; the network takes {self.dim}")
+        require_dim("X", inputs.shape[1], self)
         threads = resolve_num_threads(num_threads)
         values: FloatArray = kernels("native").deep_forward(
             self.architecture("native"), self.theta, inputs, threads

@@ -11,6 +11,7 @@ from reluflow._validation import FloatArray, require_memory
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.flow.settings import FlowSettings, Observer
+from reluflow.network import require_dim
 
 # Longest step relative to the parameters' norm: outputs grow like its power of the depth.
 _LARGEST_MOVE = 0.3
@@ -91,8 +92,7 @@ def targets(net: DeepNet, data: Dataset) -> FloatArray:
 
 
 def _require(net: DeepNet, data: Dataset, settings: FlowSettings) -> None:
-    if data.dim != net.dim:
-        raise ValueError(f"data.X has {data.dim} columns; the network takes {net.dim}")
+    require_dim("data.X", data.dim, net)
     if settings.form == "gram":
         raise ValueError("form='gram' is for two-layer networks; use 'span', 'primal' or 'auto'")
     if not settings.train_output:

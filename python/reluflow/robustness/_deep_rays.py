@@ -13,14 +13,24 @@ from reluflow.deep_network import DeepNet
 _MOST_PIECES = 100_000
 # A breakpoint is passed by this much, relative to its distance, so that the next piece is entered.
 _BEYOND = 1e-12
-# Of networks that are no polygons along a ray: points in a unit length of the ray, and bisections.
-_GRID = 256
-_BISECTIONS = 60
+# Halvings of the interval in which a network that is no polygon along a ray changes its label.
+_BISECTIONS = 50
 
 
 def piecewise_linear(net: DeepNet) -> bool:
     """Whether the network's restriction to a ray is a polygon."""
     return net.activation in ("relu", "leaky_relu")
+
+
+def restricted(net: DeepNet) -> tuple[DeepNet, FloatArray]:
+    """The network in the row space of its first layer and skip, and an orthonormal basis of that.
+
+    It is all that the network sees of an input: N(x) = N'(B^T x).
+    """
+    rows = net.weights[0] if net.skip is None else np.vstack([net.weights[0], net.skip])
+    basis = np.linalg.qr(rows.T)[0]
+    skip = None if net.skip is None else net.skip @ basis
+    return net.like([net.weights[0] @ basis, *net.weights[1:]], net.biases, skip), basis
 
 
 def first_crossings(
@@ -30,12 +40,13 @@ def first_crossings(
     labels: FloatArray,
     *,
     longest: FloatArray,
+    grid: int = 256,
 ) -> FloatArray:
     """Smallest t in [0, longest] with y N(x + t u) <= 0 for each point x and direction u.
 
     Infinite where there is none. Exact up to rounding for piecewise linear activations: the rays
-    are walked from piece to piece. For polynomial ones a grid of 256 points is searched, and the
-    first change of sign bisected: a crossing and its return between two grid points go unseen.
+    are walked from piece to piece. For polynomial ones ``grid`` points are searched, and the first
+    change of sign bisected: a crossing and its return between two of them go unseen.
 
     Parameters
     ----------
@@ -44,7 +55,7 @@ def first_crossings(
     """
     if piecewise_linear(net):
         return _walk(net, points, directions, labels, longest)
-    return _search(net, points, directions, labels, longest)
+    return _search(net, points, directions, labels, longest, grid)
 
 
 def flip_margin(net: DeepNet, points: FloatArray, labels: FloatArray) -> FloatArray:
@@ -154,15 +165,16 @@ def _search(
     directions: FloatArray,
     labels: FloatArray,
     longest: FloatArray,
+    grid: int,
 ) -> FloatArray:
     low = np.zeros(len(points))
     high = np.full(len(points), np.inf)
     high[flip_margin(net, points, labels) <= 0] = 0.0
-    for i in range(1, _GRID + 1):
+    for i in range(1, grid + 1):
         open_rays = np.flatnonzero(np.isinf(high) & np.isfinite(longest))
         if len(open_rays) == 0:
             break
-        t = longest[open_rays] * (i / _GRID)
+        t = longest[open_rays] * (i / grid)
         flipped = _flipped_at(net, points, directions, labels, open_rays, t)
         high[open_rays[flipped]] = t[flipped]
         low[open_rays[~flipped]] = t[~flipped]

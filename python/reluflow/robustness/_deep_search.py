@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
 from reluflow.deep_network import DeepNet
-from reluflow.robustness._deep_rays import first_crossings, flip_margin, piecewise_linear
+from reluflow.robustness._deep_rays import (
+    first_crossings,
+    flip_margin,
+    piecewise_linear,
+    restricted,
+)
 
 # Directions that are followed further, of each point: the shortest after their first crossing.
 _FOLLOWED = 4
 _RANDOM_STARTS = 2
 _ROUNDS = 100
 _SMALLEST_TURN = 1e-4
+# Points on a ray that is being turned, where the network is no polygon along it.
+_GRID = 16
 # Searched as far as this, relative to the largest distance to a target.
 _REACH = 4.0
 
@@ -31,21 +39,31 @@ class DeepBounds:
         The margin over a Lipschitz constant; 0 where none is known.
     perturbation : ndarray, shape (n, d)
         Of norm ``radius``; zero where that is 0 or infinite.
+    finished : bool
+        Whether the search was not cut short.
     """
 
     radius: FloatArray
     lower_bound: FloatArray
     perturbation: FloatArray
+    finished: bool
 
 
 def search_deep(
-    net: DeepNet, X: FloatArray, y: FloatArray, targets: FloatArray, chosen: IntArray, seed: int = 0
+    net: DeepNet,
+    X: FloatArray,
+    y: FloatArray,
+    targets: FloatArray,
+    chosen: IntArray,
+    *,
+    max_seconds: float = np.inf,
 ) -> DeepBounds:
     """Shortest perturbations by turning rays, from several starts.
 
     Along a direction u the first flip is found exactly (`first_crossings`); u is then turned
     towards the normal of the boundary there, as far as that shortens the flip. Starts are the
     gradient at the point, the directions to its targets (of the other label), and random ones.
+    Rays are no longer turned once ``max_seconds`` are over.
 
     Parameters
     ----------
@@ -53,21 +71,21 @@ def search_deep(
     chosen : ndarray of int, shape (n, s)
         Which targets to try for every point, -1 for none.
     """
-    basis = np.linalg.qr(_rows(net).T)[0]
-    inside = _restrict(net, basis)
+    inside, basis = restricted(net)
     points = X @ basis
+    finished = True
     radius = np.where(flip_margin(inside, points, y) <= 0, 0.0, np.inf)
     best = np.zeros_like(points)
     open_points = np.flatnonzero(radius > 0)
     if len(open_points):
-        rays = _Rays.start(inside, points, y, open_points, targets @ basis, chosen, seed)
-        rays.turn()
+        rays = _Rays.start(inside, points, y, open_points, targets @ basis, chosen)
+        finished = rays.turn(time.monotonic() + max_seconds)
         radius[open_points], best[open_points] = rays.shortest(len(points), open_points)
     with np.errstate(invalid="ignore"):
         perturbation = np.where(np.isfinite(radius)[:, None], radius[:, None] * best, 0.0)
     margins = np.maximum(flip_margin(inside, points, y), 0.0)
     lower = np.minimum(margins / lipschitz(inside), radius)
-    return DeepBounds(radius, lower, perturbation @ basis.T)
+    return DeepBounds(radius, lower, perturbation @ basis.T, finished)
 
 
 def lipschitz(net: DeepNet) -> float:
@@ -92,16 +110,6 @@ def _largest_difference(rows: FloatArray) -> float:
     return max(float(np.linalg.norm(rows[p] - rows[q])) for p, q in pairs)
 
 
-def _rows(net: DeepNet) -> FloatArray:
-    """What the network sees of an input: the rows of its first layer and of its skip."""
-    return net.weights[0] if net.skip is None else np.vstack([net.weights[0], net.skip])
-
-
-def _restrict(net: DeepNet, basis: FloatArray) -> DeepNet:
-    skip = None if net.skip is None else net.skip @ basis
-    return net.like([net.weights[0] @ basis, *net.weights[1:]], net.biases, skip)
-
-
 @dataclass
 class _Rays:
     """Rays from points, several a point, each as long as its first flip."""
@@ -122,9 +130,9 @@ class _Rays:
         open_points: IntArray,
         targets: FloatArray,
         chosen: IntArray,
-        seed: int,
     ) -> _Rays:
-        rng = np.random.default_rng(seed)
+        # Fixed, so that the same search finds the same.
+        rng = np.random.default_rng(0)
         owner, directions = [], []
         slopes = margin_gradients(net, points[open_points], labels[open_points])
         for row, i in enumerate(open_points):
@@ -166,13 +174,18 @@ class _Rays:
             self.lengths[order],
         )
 
-    def turn(self) -> None:
-        """Turns every ray towards the boundary's normal while that shortens it."""
+    def turn(self, deadline: float) -> bool:
+        """Turns every ray towards the boundary's normal while that shortens it.
+
+        Returns whether it came to an end before the deadline.
+        """
         share = np.ones(len(self.owner))
         for _ in range(_ROUNDS):
             moving = np.flatnonzero(share >= _SMALLEST_TURN)
             if len(moving) == 0:
-                return
+                break
+            if time.monotonic() >= deadline:
+                return False
             owner, u, r = self.owner[moving], self.directions[moving], self.lengths[moving]
             ends = self.points[owner] + r[:, None] * u
             normals = -margin_gradients(self.net, ends, self.labels[owner])
@@ -181,12 +194,13 @@ class _Rays:
             turned = (1 - share[moving, None]) * u + share[moving, None] * normals
             turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-300)
             lengths = first_crossings(
-                self.net, self.points[owner], turned, self.labels[owner], longest=r
+                self.net, self.points[owner], turned, self.labels[owner], longest=r, grid=_GRID
             )
             shorter = lengths < r * (1 - 1e-12)
             self.directions[moving[shorter]] = turned[shorter]
             self.lengths[moving[shorter]] = lengths[shorter]
             share[moving] = np.where(shorter, np.minimum(1.0, 2 * share[moving]), share[moving] / 4)
+        return True
 
     def shortest(self, n: int, open_points: IntArray) -> tuple[FloatArray, FloatArray]:
         """Length and direction of the shortest ray of each of ``open_points``."""
