@@ -20,6 +20,7 @@ from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
 from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
@@ -49,6 +50,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "DeepFlowResult",
+    "DeepKKTCertificate",
     "DeepNet",
     "DoubleEdge",
     "ErrorEstimate",

@@ -334,6 +334,35 @@ class DeepNet:
         """All parameters times c."""
         return self.with_theta(as_number("c", c) * self.theta)
 
+    def unit_norms(self, layer: int) -> FloatArray:
+        """||(w, b)|| of the units of a layer, 1 where that is 0."""
+        bias = self.biases[layer]
+        squares = (self.weights[layer] ** 2).sum(axis=1) + (0.0 if bias is None else bias**2)
+        return np.asarray(np.sqrt(np.where(squares > 0, squares, 1.0)))
+
+    def activations(self, layer: int, z: FloatArray) -> FloatArray:
+        """What a hidden layer makes of its pre-activations (n, units)."""
+        if self.activation == "leaky_relu":
+            return np.where(z > 0, z, self.slope * z)
+        positive = np.maximum(z, 0)
+        if self.activation == "relu":
+            return positive
+        norms = self._divisors(layer)
+        return np.asarray(norms * (positive / norms) ** self.power)
+
+    def activation_slopes(self, layer: int, z: FloatArray) -> FloatArray:
+        """Derivative of `activations` in z, the left one at kinks."""
+        if self.activation == "leaky_relu":
+            return np.where(z > 0, 1.0, self.slope)
+        if self.activation == "relu":
+            return (z > 0).astype(np.float64)
+        scaled = np.maximum(z, 0) / self._divisors(layer)
+        return np.asarray(self.power * scaled ** (self.power - 1) * (z > 0))
+
+    def _divisors(self, layer: int) -> FloatArray | float:
+        normalized = self.activation == "normalized_polynomial_relu"
+        return self.unit_norms(layer) if normalized else 1.0
+
     def to_two_layer(self) -> TwoLayerNet:
         """The same function as a two-layer ReLU network, so that its radii can be proved.
 

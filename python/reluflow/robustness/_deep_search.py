@@ -219,13 +219,13 @@ def margin_gradients(net: DeepNet, points: FloatArray, labels: FloatArray) -> Fl
         z = entering @ weights.T + (0.0 if bias is None else bias)
         preactivations.append(z)
         if layer + 1 < net.depth:
-            entering = _activations(net, layer, z)
+            entering = net.activations(layer, z)
     outputs = preactivations[-1] + (0.0 if net.skip is None else points @ net.skip.T)
     gradient = at_outputs = _margin_slopes(net, outputs, labels)
     for layer in reversed(range(net.depth)):
         gradient = gradient @ net.weights[layer]
         if layer > 0:
-            gradient = gradient * _slopes(net, layer - 1, preactivations[layer - 1])
+            gradient = gradient * net.activation_slopes(layer - 1, preactivations[layer - 1])
     return gradient if net.skip is None else gradient + at_outputs @ net.skip
 
 
@@ -239,31 +239,3 @@ def _margin_slopes(net: DeepNet, outputs: FloatArray, labels: FloatArray) -> Flo
     slopes[rows, np.where(own, outputs, -np.inf).argmax(axis=1)] = 1.0
     slopes[rows, np.where(own, -np.inf, outputs).argmax(axis=1)] = -1.0
     return slopes
-
-
-def _unit_norms(net: DeepNet, layer: int) -> FloatArray | float:
-    if net.activation != "normalized_polynomial_relu":
-        return 1.0
-    bias = net.biases[layer]
-    squares = (net.weights[layer] ** 2).sum(axis=1) + (0.0 if bias is None else bias**2)
-    norms = np.sqrt(squares)
-    return np.where(norms > 0, norms, 1.0)
-
-
-def _activations(net: DeepNet, layer: int, z: FloatArray) -> FloatArray:
-    if net.activation == "leaky_relu":
-        return np.where(z > 0, z, net.slope * z)
-    positive = np.maximum(z, 0)
-    if net.activation == "relu":
-        return positive
-    norms = _unit_norms(net, layer)
-    return np.asarray(norms * (positive / norms) ** net.power)
-
-
-def _slopes(net: DeepNet, layer: int, z: FloatArray) -> FloatArray:
-    if net.activation == "leaky_relu":
-        return np.where(z > 0, 1.0, net.slope)
-    if net.activation == "relu":
-        return (z > 0).astype(np.float64)
-    scaled = np.maximum(z, 0) / _unit_norms(net, layer)
-    return np.asarray(net.power * scaled ** (net.power - 1) * (z > 0))
