@@ -16,8 +16,9 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import (
     ClassError,
     ClusterError,
@@ -32,6 +33,7 @@ from reluflow.generalization import (
     test_error,
 )
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
@@ -62,6 +64,9 @@ __all__ = [
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
     "ErrorCheck",
     "ErrorEstimate",

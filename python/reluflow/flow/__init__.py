@@ -1,6 +1,6 @@
 """Gradient flow on the mean loss of the margins."""
 
-from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, FlowResult, Trajectory
+from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, DeepFlowResult, FlowResult, Trajectory
 from reluflow.flow.run import gradient_flow
 from reluflow.flow.settings import FORMS, METHODS, require_margin_maximising
 
@@ -9,6 +9,7 @@ __all__ = [
     "LOSSES",
     "MARGIN_MAXIMISING",
     "METHODS",
+    "DeepFlowResult",
     "FlowResult",
     "Trajectory",
     "gradient_flow",

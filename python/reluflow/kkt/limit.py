@@ -109,9 +109,9 @@ def flow_limit(
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
     pattern is computed; where the solution has another pattern than the flow, it is computed again
     for that one, until the two agree. A point is accepted when two in a row are the same and its
-    own pattern is the one that it was computed for.
-    Where the dimension is far above n + m, all of it happens in the span of data and network
-    (`reluflow.Reduction`), and only the answer has d coordinates.
+    own pattern is the one that it was computed for. Where the dimension is far above n + m, all of
+    it happens in the span of data and network (`reluflow.Reduction`), and only the answer has d
+    coordinates.
 
     Parameters
     ----------

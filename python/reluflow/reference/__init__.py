@@ -3,6 +3,14 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.deep import (
+    Activation,
+    Architecture,
+    DeepFlowOutcome,
+    deep_forward,
+    deep_gradient,
+    deep_gradient_flow,
+)
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
 from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
@@ -22,6 +30,9 @@ from reluflow.reference.stepping import FlowMethod
 
 __all__ = [
     "SAMPLE_BLOCK",
+    "Activation",
+    "Architecture",
+    "DeepFlowOutcome",
     "ErrorCounts",
     "FlowMethod",
     "FlowOutcome",
@@ -34,6 +45,9 @@ __all__ = [
     "StopReason",
     "SubsetProjections",
     "count_errors",
+    "deep_forward",
+    "deep_gradient",
+    "deep_gradient_flow",
     "forward",
     "gradient_flow",
     "gram_gradient",
