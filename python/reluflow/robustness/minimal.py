@@ -180,7 +180,7 @@ def min_perturbation(
     A `DeepNet` that is a two-layer ReLU network (`DeepNet.to_two_layer`) is treated as one. Of any
     other the radius is an upper bound, from a search that turns rays towards the boundary's
     normal, and the lower bound is the margin over the product of the layers' spectral norms, 0 for
-    polynomial activations (docs/theory.md, section 8).
+    polynomial activations (docs/theory.md, section 9).
 
     Parameters
     ----------
