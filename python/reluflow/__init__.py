@@ -16,7 +16,7 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.flow import FlowResult, Trajectory, gradient_flow, gradient_flow_ensemble
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
     FlowLimit,
@@ -68,6 +68,7 @@ __all__ = [
     "draw",
     "flow_limit",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",

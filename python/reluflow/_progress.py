@@ -53,6 +53,20 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
         yield observe
 
 
+@contextlib.contextmanager
+def ensemble_progress(
+    progress: bool | Callable[[int], None], total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """An observer of finished flows: none, the caller's own, or a bar towards ``total``."""
+    if callable(progress) or not progress:
+        yield progress or None
+        return
+    bar = _bar("gradient flows")
+    with bar:
+        task = bar.add_task("", total=total, state="")
+        yield lambda done: bar.update(task, completed=done, state=f"{done:,} of {total:,} flows")
+
+
 def _bar(name: str) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

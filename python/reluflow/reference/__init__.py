@@ -3,7 +3,12 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
-from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
+from reluflow.reference.flow import (
+    FlowOutcome,
+    FlowStatus,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
@@ -35,6 +40,7 @@ __all__ = [
     "count_errors",
     "forward",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "gram_gradient",
     "log_loss_weights",
     "min_perturbations",

@@ -48,6 +48,7 @@ class FlowOutcome:
     margins: FloatArray
     accepted_steps: float
     rejected_steps: float
+    seconds: float
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
@@ -97,7 +98,8 @@ def gradient_flow(
     rests = margin_loss(loss).has_minimizer
     flow = _Flow(gradient, inputs, labels, theta, method, rests, progress)
     status = FlowStatus.converged
-    deadline = time.perf_counter() + max_seconds
+    start = time.perf_counter()
+    deadline = start + max_seconds
     try:
         while flow.log_inverse_loss < log_inverse_loss:
             stopped = flow.why_stop(max_evaluations, log_inverse_loss, deadline)
@@ -115,10 +117,43 @@ def gradient_flow(
         flow.here.margins,
         flow.accepted,
         flow.rejected,
+        time.perf_counter() - start,
         W,
         b,
         v,
     )
+
+
+def gradient_flow_ensemble(
+    networks: list[tuple[FloatArray, FloatArray, FloatArray]],
+    data: list[tuple[FloatArray, FloatArray]],
+    gram: list[bool],
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    method: FlowMethod,
+    kink_ramp: float,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None,
+) -> list[FlowOutcome]:
+    """One flow after the other; time left is shared."""
+    start = time.perf_counter()
+    outcomes = []
+    for network, examples, form in zip(networks, data, gram, strict=True):
+        left = max_seconds - (time.perf_counter() - start)
+        options = (method, kink_ramp, log_inverse_loss, rtol, max_evaluations, left, 1, None)
+        outcomes.append(
+            gradient_flow(*network, *examples, loss, train_output, train_bias, form, *options)
+        )
+        if progress is not None:
+            progress(len(outcomes))
+        if outcomes[-1].status is FlowStatus.interrupted:
+            max_seconds = 0.0
+    return outcomes
 
 
 @dataclass
