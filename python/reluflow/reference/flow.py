@@ -145,9 +145,23 @@ def gradient_flow_ensemble(
     outcomes = []
     for network, examples, form in zip(networks, data, gram, strict=True):
         left = max_seconds - (time.perf_counter() - start)
-        options = (method, kink_ramp, log_inverse_loss, rtol, max_evaluations, left, 1, None)
         outcomes.append(
-            gradient_flow(*network, *examples, loss, train_output, train_bias, form, *options)
+            gradient_flow(
+                *network,
+                *examples,
+                loss,
+                train_output,
+                train_bias,
+                form,
+                method,
+                kink_ramp,
+                log_inverse_loss,
+                rtol,
+                max_evaluations,
+                left,
+                1,
+                None,
+            )
         )
         if progress is not None:
             progress(len(outcomes))
