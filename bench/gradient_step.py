@@ -4,7 +4,7 @@ Prints, for every shape (n, d, m), the time of each contender over that of reluf
 Gram forms: medians of interleaved repeats, float64. reluflow's time is that of a whole flow over
 its number of gradients, integrator included; a peer's is one gradient and one update.
 
-    python -m bench.gradient_step [--threads 1] [--repeats 7]
+    python -m bench.gradient_step [--threads 1] [--repeats 7] [--shapes 300,1000,100 ...]
 """
 
 from __future__ import annotations
@@ -148,17 +148,24 @@ def measure(shape, threads, repeats):
     return {"shape": shape, "threads": threads, "milliseconds": milliseconds, "ratios": ratios}
 
 
+def as_shape(text):
+    """n,d,m"""
+    n, d, m = map(int, text.split(","))
+    return n, d, m
+
+
 def main() -> None:
     """Prints the table and, with --json, writes it to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--shapes", nargs="*", type=as_shape, default=SHAPES, metavar="n,d,m")
     parser.add_argument("--json", help="file to write the results to")
     options = parser.parse_args()
     run_inside("bench.gradient_step", PACKAGES)
     limit_threads(options.threads)
     rows = []
-    for shape in SHAPES:
+    for shape in options.shapes:
         row = measure(shape, options.threads, options.repeats)
         rows.append(row)
         if len(rows) == 1:

@@ -127,5 +127,5 @@ def test_bad_ensembles_are_refused():
         rf.gradient_flow_ensemble(nets, data[:2])
     with pytest.raises(ValueError, match=r"problem 1: data\.X has 2 columns; the network takes 60"):
         rf.gradient_flow_ensemble(nets, [data[0], rf.Dataset(np.eye(2), [1, -1]), data[2]])
-    with pytest.raises(TypeError, match="problem 2: gradient_flow takes"):
+    with pytest.raises(TypeError, match="problem 2: an ensemble takes TwoLayerNets; got NoneType"):
         rf.gradient_flow_ensemble([*nets[:2], None], data)

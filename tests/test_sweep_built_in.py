@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import reluflow as rf
 from reluflow.experiments import SpecError, read_study
 from reluflow.experiments.built_in import DOUBLE_EDGE, ON_DIGITS
 from reluflow.experiments.trained import TrainedOnClusters, TrainedOnDigits, cluster_labels
@@ -156,3 +157,45 @@ def test_larger_runs_are_expected_to_take_longer():
         assert seconds == sorted(seconds)
         assert all(0 < cost.seconds < 60 and cost.bytes > 0 for cost in costs)
     assert math.isfinite(ON_DIGITS.cost(ON_DIGITS.complete({}), ON_DIGITS.outputs).seconds)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_theorem_study_is_where_the_assumption_just_holds(quick):
+    study = read_study("theorem", quick=quick)
+    combinations = list(study.combinations())
+    seen = {(given["noise"], given["n_clusters"]) for given in combinations}
+    if not quick:
+        assert seen == {(noise, k) for noise in (0.1, 1.0) for k in (2, 4, 8, 10, 16, 32)}
+    for given in combinations:
+        k, d, noise, n = (given[name] for name in ("n_clusters", "dim", "noise", "n"))
+        report = rf.ClusterModel.orthogonal(k, d, noise).assumption(n)
+        assert report.holds
+        assert report.smallest_dim == d
+        assert report.smallest_n == n
+
+
+def test_the_theorem_study_postpones_one_run():
+    """What is predicted to take longer than 15 minutes of one core: k = 32 at noise 1."""
+    study = read_study("theorem")
+    costs = {
+        (run.settings["noise"], run.settings["n_clusters"]): study.experiment.cost(
+            run.settings, study.outputs
+        ).seconds
+        for run in study.runs()
+    }
+    assert study.max_run_seconds == 900
+    assert [size for size, seconds in costs.items() if seconds > 900] == [(1.0, 32)]
+
+
+def test_ratios_to_theory():
+    found = run(("flow", "limit", "radii", "robust"), noise=0.5).scalars
+    # Lengths in units of sqrt(d/k) = 15 and of sqrt(d)/2 = 15.
+    assert found["radius_ratio"] == pytest.approx(found["radius_median"] / 15)
+    assert found["robust_radius_ratio"] == pytest.approx(found["robust_radius_median"] / 15)
+    theory = found["theory_normalized_margin"]
+    assert found["margin_ratio"] == pytest.approx(found["normalized_margin"] / theory)
+    assert found["limit_margin_ratio"] == pytest.approx(found["limit_normalized_margin"] / theory)
+    assert "radius_ratio" not in run(("flow",)).scalars
+    # d^(-ln(d)/2) at d = 900.
+    expected = -(math.log(900) ** 2) / 2 / math.log(10)
+    assert found["theory_log10_error_bound"] == pytest.approx(expected)

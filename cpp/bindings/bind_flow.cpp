@@ -1,31 +1,12 @@
-#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
 #include <tuple>
 
-#include "arrays.hpp"
+#include "flow_outcome.hpp"
 #include "reluflow/training.hpp"
 
 namespace reluflow::bindings {
 namespace {
-
-/// Columns: log_inverse_loss, rescaled_time, norm, normalized_margin, evaluations.
-Array trajectory_array(const std::vector<FlowPoint>& points) {
-  Matrix table(static_cast<Index>(points.size()), 5);
-  for (Index i = 0; i < table.rows(); ++i) {
-    const FlowPoint& p = points[static_cast<std::size_t>(i)];
-    table.row(i) << p.log_inverse_loss, p.rescaled_time, p.norm, p.normalized_margin, p.evaluations;
-  }
-  return to_array(table);
-}
-
-FlowObserver observer_of(const py::object& progress) {
-  if (progress.is_none()) return {};
-  return [&progress](const FlowPoint& p) {
-    const py::gil_scoped_acquire lock;
-    progress(p.log_inverse_loss, p.normalized_margin, p.evaluations);
-  };
-}
 
 TrainedNetwork bound_flow(const Array& weights, const Array& bias, const Array& output,
                           const Array& inputs, const Array& labels, const MarginLoss& loss,
@@ -96,18 +77,7 @@ void bind_flow(py::module_& module) {
       .value("bogacki_shampine", FlowMethod::bogacki_shampine)
       .value("rkc2", FlowMethod::rkc2);
 
-  py::class_<TrainedNetwork>(module, "FlowOutcome", py::module_local())
-      .def_property_readonly("status", [](const TrainedNetwork& o) { return o.flow.status; })
-      .def_property_readonly(
-          "trajectory", [](const TrainedNetwork& o) { return trajectory_array(o.flow.trajectory); })
-      .def_property_readonly("unreachable",
-                             [](const TrainedNetwork& o) { return to_array(o.flow.unreachable); })
-      .def_property_readonly("margins",
-                             [](const TrainedNetwork& o) { return to_array(o.flow.margins); })
-      .def_property_readonly("accepted_steps",
-                             [](const TrainedNetwork& o) { return o.flow.accepted_steps; })
-      .def_property_readonly("rejected_steps",
-                             [](const TrainedNetwork& o) { return o.flow.rejected_steps; })
+  def_outcome<TrainedNetwork>(module, "FlowOutcome")
       .def_readonly("seconds", &TrainedNetwork::seconds)
       .def_property_readonly("weights",
                              [](const TrainedNetwork& o) { return to_array(o.network.weights); })

@@ -120,14 +120,14 @@ bool all_weight_on(const std::vector<Index>& examples, const Vector& weights) {
   return share > (1.0 - kNegligibleWeight) * weights.cwiseAbs().sum();
 }
 
+/// A class is dead when none of its examples can be reached.
 FlowStatus name_stuck(const std::vector<Index>& examples, const Vector& labels) {
-  Index positive = 0;
-  for (const Index i : examples) positive += labels[i] > 0;
-  const Index negative = static_cast<Index>(examples.size()) - positive;
-  const Index all_positive = (labels.array() > 0).count();
-  const bool dead = (positive > 0 && positive == all_positive) ||
-                    (negative > 0 && negative == labels.size() - all_positive);
-  return dead ? FlowStatus::dead_class : FlowStatus::stuck_points;
+  for (const Index first : examples) {
+    Index reached = (labels.array() == labels[first]).count();
+    for (const Index i : examples) reached -= labels[i] == labels[first];
+    if (reached == 0) return FlowStatus::dead_class;
+  }
+  return FlowStatus::stuck_points;
 }
 
 /// The state of one integration, advanced step by step.
@@ -187,7 +187,7 @@ class Integration {
       return false;
     }
     point_.evaluations += stepper_->prepare(theta_);
-    limit_to_target();
+    limit_step();
     h_ = stepper_->longest(h_);
     if (point_.evaluations + stepper_->evaluations(h_) > options_.max_evaluations) return false;
     status = FlowStatus::converged;
@@ -257,18 +257,25 @@ class Integration {
   bool acceptable(double error, double log_loss) const {
     if (!(error <= 1.0)) return false;
     // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
-    return objective_.comes_to_rest() ? log_loss <= log_loss_ : std::isfinite(log_loss);
+    if (objective_.comes_to_rest()) return log_loss <= log_loss_;
+    // Where the flow slides along a kink, steps that end on its other side may raise log L a
+    // little.
+    const bool rises = options_.descend && log_loss > log_loss_ + options_.rtol;
+    return std::isfinite(log_loss) && !rises;
   }
 
   /// d log(1/L) / d tau = ||grad log L||^2, so a step aimed at the target lands just beyond it. At
   /// least a little beyond: where steps gain less than that, the target would never be passed.
-  void limit_to_target() {
+  void limit_step() {
     const double slope = objective_.squared_difference_norm(stepper_->velocity());
     const double target = options_.log_inverse_loss;
     const double missing = target - point_.log_inverse_loss;
     constexpr double kOvershoot = 1e-3, kLeastOvershoot = 1e-6;
     const double beyond = std::max(kOvershoot * missing, kLeastOvershoot * std::abs(target));
-    if (slope > 0.0) h_ = std::min(h_, (missing + beyond) / slope);
+    if (slope > 0.0) {
+      h_ = std::min(
+          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / std::sqrt(slope)});
+    }
   }
 
   double velocity_norm() const {
@@ -278,7 +285,7 @@ class Integration {
   void note() {
     point_.log_inverse_loss = -log_loss_;
     point_.norm = norm_;
-    point_.normalized_margin = margins_.minCoeff() / (norm_ * norm_);
+    point_.normalized_margin = objective_.normalized_margin(margins_.minCoeff(), norm_);
     recorder_.offer(point_);
     if (observer_ && control_.seconds() >= next_observation_) {
       next_observation_ = control_.seconds() + kObserverPeriod;

@@ -68,9 +68,7 @@ class Ensemble {
 
  private:
   void follow(std::size_t problem, Team& team, Control& control) {
-    guarded([&] {
-      results_[problem] = follow_flow(problems_[problem], setup_, team, control);
-    });
+    guarded([&] { results_[problem] = follow_flow(problems_[problem], setup_, team, control); });
   }
 
   /// Calls body; what it throws is kept, because it must not leave the parallel region.

@@ -11,14 +11,35 @@ from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow, gradient_flow_ensemble
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.flow import (
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    NoiseLevel,
+    RadiusDistribution,
+    RobustError,
+    noise_at_error,
+    radius_distribution,
+    robust_error,
+    test_error,
+)
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
@@ -32,6 +53,7 @@ from reluflow.kkt import (
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -43,11 +65,16 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
@@ -55,8 +82,13 @@ __all__ = [
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
+    "LowRankNoise",
+    "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusDistribution",
+    "Reduction",
+    "RobustError",
     "SlowLaw",
     "Status",
     "Trajectory",
@@ -74,6 +106,9 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "noise_at_error",
+    "radius_distribution",
+    "robust_error",
     "robust_network",
     "save_dataset",
     "slow_law",

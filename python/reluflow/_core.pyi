@@ -131,6 +131,69 @@ def gradient_flow_ensemble(
     progress: Callable[[int], None] | None,
 ) -> list[FlowOutcome]: ...
 
+class Activation:
+    relu: Activation
+    leaky_relu: Activation
+    polynomial_relu: Activation
+    normalized_polynomial_relu: Activation
+
+class Architecture:
+    def __init__(
+        self,
+        widths: list[int],
+        biased: list[bool],
+        activation: Activation,
+        parameter: float,
+        skip: bool,
+    ) -> None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def degree(self) -> float: ...
+
+class DeepFlowOutcome:
+    @property
+    def status(self) -> FlowStatus: ...
+    @property
+    def trajectory(self) -> _Floats: ...
+    @property
+    def unreachable(self) -> _Ints: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def accepted_steps(self) -> float: ...
+    @property
+    def rejected_steps(self) -> float: ...
+    @property
+    def theta(self) -> _Floats: ...
+
+def deep_forward(
+    architecture: Architecture, theta: _Floats, inputs: _Floats, num_threads: int
+) -> _Floats: ...
+def deep_gradient(
+    architecture: Architecture,
+    theta: _Floats,
+    inputs: _Floats,
+    targets: _Floats,
+    loss: Loss | MarginLoss,
+    num_threads: int,
+) -> tuple[float, _Floats, _Floats, _Floats]: ...
+def deep_gradient_flow(
+    architecture: Architecture,
+    theta: _Floats,
+    inputs: _Floats,
+    targets: _Floats,
+    loss: Loss | MarginLoss,
+    method: FlowMethod,
+    log_inverse_loss: float,
+    rtol: float,
+    largest_move: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[float, float, float], None] | None,
+) -> DeepFlowOutcome: ...
+
 SAMPLE_BLOCK: int
 
 class ErrorCounts:
@@ -199,6 +262,16 @@ def ray_crossings(
     output: _Floats,
     constant: float,
     labels: _Floats,
+    strict: bool,
+    num_threads: int,
+) -> _Floats: ...
+def log_line_masses(
+    preactivations: _Floats,
+    slopes: _Floats,
+    output: _Floats,
+    constant: float,
+    lower: _Floats,
+    upper: _Floats,
     strict: bool,
     num_threads: int,
 ) -> _Floats: ...

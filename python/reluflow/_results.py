@@ -30,6 +30,8 @@ class Status(str, enum.Enum):
     NOT_SOLVED = "not_solved"
     NOT_PROVED = "not_proved"
     NOT_REACHED = "not_reached"
+    FEW_EFFECTIVE = "few_effective"
+    ESTIMATES_DISAGREE = "estimates_disagree"
 
     @property
     def sentence(self) -> str:
@@ -98,6 +100,14 @@ _SENTENCES = {
     ),
     Status.NOT_REACHED: (
         "Not reached: along this direction that fraction flips at no norm; see curve for what does."
+    ),
+    Status.FEW_EFFECTIVE: (
+        "Too few effective draws: a handful of draws carries the estimate, so that neither it nor "
+        "its interval can be trusted; raise max_samples."
+    ),
+    Status.ESTIMATES_DISAGREE: (
+        "Two independent estimates disagree beyond their errors, so that at least one of them "
+        "misses part of the region; the interval spans both; raise max_samples."
     ),
 }
 

@@ -28,6 +28,9 @@ struct FlowOptions {
   double rtol = 1e-3;             ///< error a step, relative to the norm of the parameters
   double max_evaluations = std::numeric_limits<double>::infinity();
   FlowMethod method = FlowMethod::bogacki_shampine;
+  /// Longest step, relative to the norm.
+  double largest_move = std::numeric_limits<double>::infinity();
+  bool descend = false;  ///< refuse steps that raise log L by more than rtol
 };
 
 /// One recorded moment of a flow.

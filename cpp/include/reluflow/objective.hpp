@@ -23,6 +23,11 @@ class Objective {
   /// Squared Euclidean norm, in the network's parameters, of a difference of two thetas.
   virtual double squared_difference_norm(const Vector& difference) const = 0;
 
+  /// A margin over the power of the norm that makes it invariant under scaling of the parameters.
+  virtual double normalized_margin(double margin, double norm) const {
+    return margin / (norm * norm);
+  }
+
   /// Examples, at the last evaluated theta, that no neuron of their own label is active on: their
   /// margin cannot rise.
   virtual std::vector<Index> unreachable() const = 0;

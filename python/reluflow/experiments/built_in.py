@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,30 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
         "clusters_seen": len(np.unique(trained.clusters_drawn)),
         "assumption_holds": report.holds,
         **_lengths(d, k),
+        "theory_log10_error_bound": theory.log10_error_scale(d),
         "theory_log10_error": log10_error,
         "theory_error": 10.0**log10_error,
+        "theory_error_exponent": -log10_error,
+        "theory_bound_exponent": -theory.log10_error_scale(d),
         "theory_normalized_margin": margin,
     }
-    return _with(scalars, trained, outputs)
+    record = _with(scalars, trained, outputs)
+    return Record({**record.scalars, **_ratios(record.scalars)}, record.arrays)
+
+
+def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured over what theory says of it, so that dimensions can be compared."""
+    pairs = {
+        "radius_ratio": ("radius_median", "theory_radius"),
+        "robust_radius_ratio": ("robust_radius_median", "theory_robust_radius"),
+        "margin_ratio": ("normalized_margin", "theory_normalized_margin"),
+        "limit_margin_ratio": ("limit_normalized_margin", "theory_normalized_margin"),
+    }
+    return {
+        name: scalars[measured] / scalars[expected]
+        for name, (measured, expected) in pairs.items()
+        if measured in scalars
+    }
 
 
 def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:

@@ -1,7 +1,7 @@
 """Gradient flow on the mean loss of the margins."""
 
 from reluflow.flow.ensemble import gradient_flow_ensemble
-from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, FlowResult, Trajectory
+from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, DeepFlowResult, FlowResult, Trajectory
 from reluflow.flow.run import gradient_flow
 from reluflow.flow.settings import FORMS, METHODS, require_margin_maximising
 
@@ -10,6 +10,7 @@ __all__ = [
     "LOSSES",
     "MARGIN_MAXIMISING",
     "METHODS",
+    "DeepFlowResult",
     "FlowResult",
     "Trajectory",
     "gradient_flow",

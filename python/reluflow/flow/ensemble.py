@@ -99,12 +99,21 @@ def gradient_flow_ensemble(
             observer,
         )
     return tuple(
-        settings.result(outcome, examples, outcome.seconds)
+        settings.result(
+            outcome,
+            TwoLayerNet(outcome.weights, outcome.bias, outcome.output),
+            settings.form_for(examples),
+            outcome.seconds,
+        )
         for outcome, examples in zip(outcomes, datasets, strict=True)
     )
 
 
 def _require(settings: FlowSettings, number: int, net: TwoLayerNet, data: Dataset) -> None:
+    if not isinstance(net, TwoLayerNet):
+        raise TypeError(
+            f"problem {number}: an ensemble takes TwoLayerNets; got {type(net).__name__}"
+        )
     try:
         settings.require(net, data)
     except (ValueError, TypeError, MemoryError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reluflow._results import Result, Status
 from reluflow._validation import FloatArray, IntArray
+from reluflow.deep_network import DeepNet
 from reluflow.network import TwoLayerNet
 
 if TYPE_CHECKING:
@@ -143,3 +144,25 @@ class FlowResult(Result):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Normalised margin against log(1/L)."""
         return self.trajectory.plot(ax)
+
+
+@dataclass(frozen=True, eq=False)
+class DeepFlowResult(FlowResult):
+    """Where the gradient flow of a deep network ended, and how it got there.
+
+    Attributes are those of `FlowResult`, but for
+
+    Attributes
+    ----------
+    net : DeepNet
+        The network that was reached.
+    margins : ndarray, shape (n,)
+        With several outputs, of each example the output of its own class less the log-sum-exp of
+        the others.
+    normalized_margin : float
+        min_i margin_i / ||theta||^degree.
+    form : str
+        ``"span"`` or ``"primal"``.
+    """
+
+    net: DeepNet  # type: ignore[assignment]

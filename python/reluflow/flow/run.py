@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from reluflow._progress import flow_progress
 from reluflow.data import Dataset
+from reluflow.deep_network import DeepNet
+from reluflow.flow.deep import follow_deep
 from reluflow.flow.result import FlowResult
 from reluflow.flow.settings import FlowSettings, Observer
 from reluflow.network import TwoLayerNet
 
 
 def gradient_flow(
-    net: TwoLayerNet,
+    net: TwoLayerNet | DeepNet,
     data: Dataset,
     *,
     loss: str = "exponential",
@@ -37,8 +40,9 @@ def gradient_flow(
 
     Parameters
     ----------
-    net : TwoLayerNet
-        Start of the flow.
+    net : TwoLayerNet or DeepNet
+        Start of the flow. Of a `DeepNet` steps that raise log L are refused, and moves beyond 0.3
+        of its norm; with an output a class it is cross-entropy that ``loss="logistic"`` follows.
     data : Dataset
         Examples X (n, d) and labels y.
     loss : {"exponential", "logistic", "hinge", "squared", "cross_entropy"}
@@ -52,7 +56,8 @@ def gradient_flow(
         Target log(1/L), up to 1e100, with rkc2 up to 1e7. Flows of losses that have minimisers also
         end, with status ``stationary``, once the gradient has fallen to 1e-8 of its largest.
     train_output, bias : bool
-        Whether v and b are trained. With ``bias=False`` the biases of ``net`` must be zero.
+        Whether v and b are trained. With ``bias=False`` the biases of ``net`` must be zero. A
+        `DeepNet` trains all that it has.
     rtol : float
         Error allowed a step, relative to the norm of all parameters.
     method : {"auto", "bogacki-shampine", "rkc2"}
@@ -60,9 +65,10 @@ def gradient_flow(
         stabilised method of Sommeijer, Shampine & Verwer (1998), for accurate trajectories late in
         training. With rkc2 relu' rises over a ramp of relative width rtol where the flow would
         slide along a kink (docs/theory.md, section 2.4).
-    form : {"auto", "gram", "primal"}
+    form : {"auto", "gram", "primal", "span"}
         Gradients through the Gram matrix of the examples, 2 n^2 m operations each, or in the
         network's own parameters, 4 n d m. "auto" takes the Gram form when n < 2 d.
+        A `DeepNet` moves in its own parameters, or, where n + 1 < d, in the span of the examples.
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
     num_threads : int or None
@@ -78,6 +84,7 @@ def gradient_flow(
     Returns
     -------
     FlowResult
+        Of a `DeepNet` a `DeepFlowResult`.
 
     Raises
     ------
@@ -104,17 +111,26 @@ def gradient_flow(
     settings.require(net, data)
     start = time.perf_counter()
     with flow_progress(progress, settings.log_inverse_loss) as observer:
-        outcome = settings.kernel.gradient_flow(
-            net.W,
-            net.b,
-            net.v,
-            data.X,
-            data.y,
-            settings.margin_loss(),
-            train_output,
-            bias,
-            settings.form_for(data) == "gram",
-            *settings.options(),
-            observer,
-        )
-    return settings.result(outcome, data, time.perf_counter() - start)
+        follow = follow_deep if isinstance(net, DeepNet) else _follow
+        outcome, reached, form = follow(net, data, settings, observer)  # type: ignore[arg-type]
+    return settings.result(outcome, reached, form, time.perf_counter() - start)
+
+
+def _follow(
+    net: TwoLayerNet, data: Dataset, settings: FlowSettings, observer: Observer | None
+) -> tuple[Any, TwoLayerNet | DeepNet, str]:
+    form = settings.form_for(data)
+    outcome = settings.kernel.gradient_flow(
+        net.W,
+        net.b,
+        net.v,
+        data.X,
+        data.y,
+        settings.margin_loss(),
+        settings.train_output,
+        settings.bias,
+        form == "gram",
+        *settings.options(),
+        observer,
+    )
+    return outcome, TwoLayerNet(outcome.weights, outcome.bias, outcome.output), form

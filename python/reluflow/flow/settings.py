@@ -22,11 +22,18 @@ from reluflow._validation import (
     require_memory,
 )
 from reluflow.data import Dataset
-from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, FlowResult, Trajectory
+from reluflow.deep_network import DeepNet
+from reluflow.flow.result import (
+    LOSSES,
+    MARGIN_MAXIMISING,
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+)
 from reluflow.network import TwoLayerNet, require_dim
 
 METHODS = ("auto", "bogacki-shampine", "rkc2")
-FORMS = ("auto", "gram", "primal")
+FORMS = ("auto", "gram", "primal", "span")
 
 Observer = Callable[[float, float, float], None]
 
@@ -110,13 +117,17 @@ class FlowSettings:
 
     def require(self, net: Any, data: Any) -> None:
         """Refuses a problem that these options cannot be used on."""
-        if not isinstance(net, TwoLayerNet) or not isinstance(data, Dataset):
+        if not isinstance(net, TwoLayerNet | DeepNet) or not isinstance(data, Dataset):
             raise TypeError(
-                "gradient_flow takes a TwoLayerNet and a Dataset; "
+                "gradient_flow takes a TwoLayerNet or a DeepNet and a Dataset; "
                 f"got {type(net).__name__} and {type(data).__name__}"
             )
-        require_dim("data.X", data.dim, net)
         require_both_classes("data.y", data.y)
+        if isinstance(net, DeepNet):
+            return
+        require_dim("data.X", data.dim, net)
+        if self.form == "span":
+            raise ValueError("form='span' is for deep networks; use 'gram', 'primal' or 'auto'")
         if not self.bias and net.b.any():
             raise ValueError(
                 "bias=False needs a network with zero biases; "
@@ -150,10 +161,13 @@ class FlowSettings:
         kind = getattr(self.kernel.Loss, self.loss)
         return self.kernel.MarginLoss(kind, self.label_smoothing)
 
-    def result(self, outcome: Any, data: Dataset, seconds: float) -> FlowResult:
+    def result(
+        self, outcome: Any, net: TwoLayerNet | DeepNet, form: str, seconds: float
+    ) -> FlowResult:
         """What a kernel returned, as a result."""
-        return FlowResult(
-            net=TwoLayerNet(outcome.weights, outcome.bias, outcome.output),
+        kind: Any = DeepFlowResult if isinstance(net, DeepNet) else FlowResult
+        result: FlowResult = kind(
+            net=net,
             status=Status(outcome.status.name),
             log_inverse_loss=float(outcome.trajectory[-1, 0]),
             evaluations=int(outcome.trajectory[-1, 4]),
@@ -163,12 +177,13 @@ class FlowSettings:
             normalized_margin=float(outcome.trajectory[-1, 3]),
             accepted_steps=int(outcome.accepted_steps),
             rejected_steps=int(outcome.rejected_steps),
-            form=self.form_for(data),
+            form=form,
             method=self.method,
             loss=self.loss,
             provenance=provenance(backend=self.backend, num_threads=self.num_threads),
             seconds=seconds,
         )
+        return result
 
 
 def require_margin_maximising(loss: str) -> None:

@@ -6,12 +6,14 @@ activation pattern, `certify_kkt` finds the best multipliers for any network,
 """
 
 from reluflow.kkt.certificate import KKTCertificate, certify_kkt
+from reluflow.kkt.deep import DeepKKTCertificate
 from reluflow.kkt.limit import FlowLimit, flow_limit
 from reluflow.kkt.point import Group, KKTPoint, kkt_point
 from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
 from reluflow.kkt.slow_law import GroupDecay, SlowLaw, slow_law
 
 __all__ = [
+    "DeepKKTCertificate",
     "FlowLimit",
     "Group",
     "GroupDecay",

@@ -3,12 +3,21 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.deep import (
+    Activation,
+    Architecture,
+    DeepFlowOutcome,
+    deep_forward,
+    deep_gradient,
+    deep_gradient_flow,
+)
 from reluflow.reference.flow import (
     FlowOutcome,
     FlowStatus,
     gradient_flow,
     gradient_flow_ensemble,
 )
+from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
@@ -26,6 +35,9 @@ from reluflow.reference.stepping import FlowMethod
 
 __all__ = [
     "SAMPLE_BLOCK",
+    "Activation",
+    "Architecture",
+    "DeepFlowOutcome",
     "ErrorCounts",
     "FlowMethod",
     "FlowOutcome",
@@ -38,10 +50,14 @@ __all__ = [
     "StopReason",
     "SubsetProjections",
     "count_errors",
+    "deep_forward",
+    "deep_gradient",
+    "deep_gradient_flow",
     "forward",
     "gradient_flow",
     "gradient_flow_ensemble",
     "gram_gradient",
+    "log_line_masses",
     "log_loss_weights",
     "min_perturbations",
     "philox4x32",

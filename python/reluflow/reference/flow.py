@@ -15,12 +15,12 @@ import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
 from reluflow.reference.losses import Loss, MarginLoss, margin_loss
-from reluflow.reference.network import LossGradient, primal_gradient
+from reluflow.reference.network import primal_gradient
 from reluflow.reference.stepping import (
     BogackiShampine,
+    Evaluation,
     FlowMethod,
     RungeKuttaChebyshev,
-    velocity_of,
 )
 
 
@@ -39,8 +39,8 @@ class FlowStatus(enum.Enum):
 
 
 @dataclass(frozen=True)
-class FlowOutcome:
-    """Where a flow ended; trajectory columns as in the compiled kernel."""
+class Ending:
+    """How a flow ended; trajectory columns as in the compiled kernel."""
 
     status: FlowStatus
     trajectory: FloatArray
@@ -48,10 +48,41 @@ class FlowOutcome:
     margins: FloatArray
     accepted_steps: float
     rejected_steps: float
+
+
+@dataclass(frozen=True)
+class FlowOutcome(Ending):
+    """Where the flow of a two-layer network ended."""
+
     seconds: float
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is followed: the gradient, and the examples that nothing can learn from.
+
+    ``degree`` is that of homogeneity; ``comes_to_rest`` says whether the loss has minimisers.
+    """
+
+    evaluate: Callable[[FloatArray], Evaluation]
+    unreachable: Callable[[FloatArray], IntArray]
+    degree: float = 2.0
+    comes_to_rest: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """As in the compiled kernel."""
+
+    log_inverse_loss: float
+    rtol: float
+    max_evaluations: float
+    method: FlowMethod
+    largest_move: float = np.inf
+    descend: bool = False
 
 
 # Of the error estimates, in the step length.
@@ -88,40 +119,61 @@ def gradient_flow(
     """Follows d theta / d tau = -grad log L until log(1/L) reaches ``log_inverse_loss``."""
     m, d = weights.shape
 
-    def gradient(theta: FloatArray) -> LossGradient:
+    def evaluate(theta: FloatArray) -> Evaluation:
         W, b, v = _unpack(theta, m, d)
         return primal_gradient(
             W, b, v, inputs, labels, loss, train_output, train_bias, 1, kink_ramp
         )
 
-    theta = np.concatenate([weights.ravel(), bias, output])
-    rests = margin_loss(loss).has_minimizer
-    flow = _Flow(gradient, inputs, labels, theta, method, rests, progress)
-    status = FlowStatus.converged
+    def unreachable(theta: FloatArray) -> IntArray:
+        W, b, v = _unpack(theta, m, d)
+        helpful = labels[:, None] * v > 0
+        return np.flatnonzero(~((inputs @ W.T + b > 0) & helpful).any(1))
+
     start = time.perf_counter()
-    deadline = start + max_seconds
+    ending, theta = follow(
+        Model(evaluate, unreachable, comes_to_rest=margin_loss(loss).has_minimizer),
+        np.concatenate([weights.ravel(), bias, output]),
+        labels,
+        Options(log_inverse_loss, rtol, max_evaluations, method),
+        max_seconds,
+        progress,
+    )
+    W, b, v = _unpack(theta, m, d)
+    seconds = time.perf_counter() - start
+    return FlowOutcome(**vars(ending), seconds=seconds, weights=W, bias=b, output=v)
+
+
+def follow(
+    model: Model,
+    theta: FloatArray,
+    labels: FloatArray,
+    options: Options,
+    max_seconds: float,
+    progress: Callable[[float, float, float], None] | None,
+) -> tuple[Ending, FloatArray]:
+    """Integrates any model from ``theta``; returns how that ended, and where."""
+    flow = _Flow(model, labels, options, theta, progress)
+    status = FlowStatus.converged
+    deadline = time.perf_counter() + max_seconds
     try:
-        while flow.log_inverse_loss < log_inverse_loss:
-            stopped = flow.why_stop(max_evaluations, log_inverse_loss, deadline)
+        while flow.log_inverse_loss < options.log_inverse_loss:
+            stopped = flow.why_stop(deadline)
             if stopped is not None:
                 status = stopped
                 break
-            flow.step(rtol)
+            flow.step()
     except KeyboardInterrupt:
         status = FlowStatus.interrupted
-    W, b, v = _unpack(flow.theta, m, d)
-    return FlowOutcome(
+    ending = Ending(
         status,
         np.array(flow.finished_records()),
         flow.unreachable,
         flow.here.margins,
         flow.accepted,
         flow.rejected,
-        time.perf_counter() - start,
-        W,
-        b,
-        v,
     )
+    return ending, flow.theta
 
 
 def gradient_flow_ensemble(
@@ -172,12 +224,10 @@ def gradient_flow_ensemble(
 
 @dataclass
 class _Flow:
-    gradient: Callable[[FloatArray], LossGradient]
-    inputs: FloatArray
+    model: Model
     labels: FloatArray
+    options: Options
     theta: FloatArray
-    method: FlowMethod
-    comes_to_rest: bool
     progress: Callable[[float, float, float], None] | None
     accepted: int = 0
     rejected: int = 0
@@ -190,9 +240,9 @@ class _Flow:
             FlowMethod.bogacki_shampine: BogackiShampine,
             FlowMethod.rkc2: RungeKuttaChebyshev,
         }
-        self.stepper = steppers[self.method](self._evaluate)
+        self.stepper = steppers[self.options.method](self._evaluate)
         self.here = self._evaluate(self.theta)
-        speed = np.linalg.norm(velocity_of(self.here))
+        speed = np.linalg.norm(self.here.velocity)
         self.largest_gradient = 0.0
         self.h = float(0.01 * np.linalg.norm(self.theta) / speed) if speed > 0 else 0.0
         self.previous_error = 1.0
@@ -206,34 +256,36 @@ class _Flow:
     def log_inverse_loss(self) -> float:
         return -self.here.log_loss
 
-    def why_stop(self, max_evaluations: float, target: float, deadline: float) -> FlowStatus | None:
+    def why_stop(self, deadline: float) -> FlowStatus | None:
         """The reason not to take another step, if there is one; else the step is ready."""
         if time.perf_counter() >= deadline:
             return FlowStatus.max_seconds
         ended = self._at_rest() or self._stuck()
         if ended is not None:
             return ended
-        stepper = self.stepper
+        stepper, max_evaluations = self.stepper, self.options.max_evaluations
         if self.evaluations + stepper.evaluations_to_prepare > max_evaluations:
             return FlowStatus.max_evaluations
-        velocity = velocity_of(self.here)
+        velocity = self.here.velocity
         stepper.prepare(self.theta, velocity)
         # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
+        target = self.options.log_inverse_loss
         missing = target - self.log_inverse_loss
         aim = missing + max(1e-3 * missing, 1e-6 * abs(target))
-        self.h = stepper.longest(min(self.h, aim / float(velocity @ velocity)))
+        speed, size = float(np.linalg.norm(velocity)), float(np.linalg.norm(self.theta))
+        move = self.options.largest_move * size / speed
+        self.h = stepper.longest(min(self.h, aim / speed**2, move))
         if self.evaluations + stepper.evaluations(self.h) > max_evaluations:
             return FlowStatus.max_evaluations
-        speed, size = np.linalg.norm(velocity), np.linalg.norm(self.theta)
         if self.h * speed <= np.finfo(float).eps * size:
             return FlowStatus.step_underflow
         return None
 
-    def step(self, rtol: float) -> None:
+    def step(self) -> None:
         """One trial step, accepted or not."""
         h = self.h
-        trial = self.stepper.attempt(self.theta, velocity_of(self.here), h)
-        scale = rtol * max(np.linalg.norm(self.theta), np.linalg.norm(trial.end))
+        trial = self.stepper.attempt(self.theta, self.here.velocity, h)
+        scale = self.options.rtol * max(np.linalg.norm(self.theta), np.linalg.norm(trial.end))
         error = float(np.linalg.norm(trial.error) / scale)
         self.just_rejected = not self._acceptable(error, trial.gradient.log_loss)
         if self.just_rejected:
@@ -256,18 +308,23 @@ class _Flow:
         if not error <= 1.0:
             return False
         # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
-        return log_loss <= self.here.log_loss if self.comes_to_rest else bool(np.isfinite(log_loss))
+        rise = log_loss - self.here.log_loss
+        if self.model.comes_to_rest:
+            return rise <= 0
+        # Where the flow slides along a kink, steps that end beyond it may raise log L a little.
+        rises = self.options.descend and rise > self.options.rtol
+        return bool(np.isfinite(log_loss)) and not rises
 
     def _at_rest(self) -> FlowStatus | None:
-        speed = float(np.linalg.norm(velocity_of(self.here)))
+        speed = float(np.linalg.norm(self.here.velocity))
         gradient = np.exp(self.here.log_loss) * speed / np.linalg.norm(self.theta)
         self.largest_gradient = max(self.largest_gradient, gradient)
-        minimal = self.comes_to_rest and gradient <= _STATIONARY * self.largest_gradient
+        minimal = self.model.comes_to_rest and gradient <= _STATIONARY * self.largest_gradient
         if speed > 0 and not minimal:
             return None
         if minimal and self.here.margins.min() > 0:
             return FlowStatus.stationary
-        return self._name(self._unreachable()) or FlowStatus.not_separable
+        return self._name(self.model.unreachable(self.theta)) or FlowStatus.not_separable
 
     def finished_records(self) -> list[list[float]]:
         """The records, with the last moment at their end."""
@@ -275,13 +332,13 @@ class _Flow:
             self.records.append(self._record())
         return self.records
 
-    def _evaluate(self, theta: FloatArray) -> LossGradient:
+    def _evaluate(self, theta: FloatArray) -> Evaluation:
         self.evaluations += 1
-        return self.gradient(theta)
+        return self.model.evaluate(theta)
 
     def _record(self) -> list[float]:
         norm = float(np.linalg.norm(self.theta))
-        margin = float(self.here.margins.min()) / norm**2
+        margin = float(self.here.margins.min()) / norm**self.model.degree
         return [self.log_inverse_loss, self.tau, norm, margin, float(self.evaluations)]
 
     def _note(self) -> None:
@@ -301,7 +358,7 @@ class _Flow:
         stalled = self._stalled()
         if not stalled and self.accepted % _STEPS_BETWEEN_STUCK_CHECKS != 0:
             return None
-        unreachable = self._unreachable()
+        unreachable = self.model.unreachable(self.theta)
         weights = np.abs(self.here.example_weights)
         alone = weights[unreachable].sum() > (1 - _NEGLIGIBLE_WEIGHT) * weights.sum()
         if len(unreachable) and (stalled or alone):
@@ -318,17 +375,11 @@ class _Flow:
         small_change = log_loss - now < _STALL_LOSS_CHANGE * max(1.0, abs(now))
         return bool(small_change and abs(np.log(norm_now / norm)) < _STALL_NORM_CHANGE)
 
-    def _unreachable(self) -> IntArray:
-        W, b, v = _unpack(self.theta, len(self.here.output), self.inputs.shape[1])
-        active = self.inputs @ W.T + b > 0
-        helpful = self.labels[:, None] * v > 0
-        return np.flatnonzero(~(active & helpful).any(1))
-
     def _name(self, unreachable: IntArray) -> FlowStatus | None:
         if len(unreachable) == 0:
             return None
         self.unreachable = unreachable
-        for label in (-1.0, 1.0):
+        for label in np.unique(self.labels[unreachable]):
             if (self.labels[unreachable] == label).sum() == (self.labels == label).sum():
                 return FlowStatus.dead_class
         return FlowStatus.stuck_points

@@ -21,6 +21,11 @@ class LossGradient:
     bias: FloatArray
     output: FloatArray
 
+    @property
+    def velocity(self) -> FloatArray:
+        """-grad log L as one vector."""
+        return np.concatenate([self.weights.ravel(), self.bias, self.output])
+
 
 def forward(
     weights: FloatArray, bias: FloatArray, output: FloatArray, inputs: FloatArray, num_threads: int

@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from reluflow._validation import FloatArray
-from reluflow.reference.network import LossGradient
 
 
 class FlowMethod(enum.Enum):
@@ -19,9 +19,24 @@ class FlowMethod(enum.Enum):
     rkc2 = "rkc2"
 
 
-def velocity_of(gradient: LossGradient) -> FloatArray:
-    """-grad log L as one vector."""
-    return np.concatenate([gradient.weights.ravel(), gradient.bias, gradient.output])
+class Evaluation(Protocol):
+    """What the integrator sees of a model at one theta."""
+
+    @property
+    def log_loss(self) -> float:
+        """log L."""
+
+    @property
+    def margins(self) -> FloatArray:
+        """Of the examples."""
+
+    @property
+    def example_weights(self) -> FloatArray:
+        """Of the margins' gradients in the velocity."""
+
+    @property
+    def velocity(self) -> FloatArray:
+        """-grad log L as one vector."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Attempt:
     """Where a step ends, the gradient there, and the estimate of its error."""
 
     end: FloatArray
-    gradient: LossGradient
+    gradient: Evaluation
     error: FloatArray
 
 
@@ -37,7 +52,7 @@ class Attempt:
 class BogackiShampine:
     """Bogacki & Shampine (1989): orders 3 and 2, the last stage is the first of the next step."""
 
-    evaluate: Callable[[FloatArray], LossGradient]
+    evaluate: Callable[[FloatArray], Evaluation]
     evaluations_to_prepare: int = 0
 
     def prepare(self, theta: FloatArray, velocity: FloatArray) -> None:
@@ -53,15 +68,15 @@ class BogackiShampine:
 
     def attempt(self, theta: FloatArray, k1: FloatArray, h: float) -> Attempt:
         """A step of length h from theta with velocity k1."""
-        k2 = velocity_of(self.evaluate(theta + h / 2 * k1))
-        k3 = velocity_of(self.evaluate(theta + 3 * h / 4 * k2))
+        k2 = self.evaluate(theta + h / 2 * k1).velocity
+        k3 = self.evaluate(theta + 3 * h / 4 * k2).velocity
         end = theta + h * (2 / 9 * k1 + 1 / 3 * k2 + 4 / 9 * k3)
         gradient = self.evaluate(end)
         solution_minus_embedded = (
             (2 / 9 - 7 / 24) * k1
             + (1 / 3 - 1 / 4) * k2
             + (4 / 9 - 1 / 3) * k3
-            - 1 / 8 * velocity_of(gradient)
+            - 1 / 8 * gradient.velocity
         )
         return Attempt(end, gradient, h * solution_minus_embedded)
 
@@ -78,7 +93,7 @@ _RADIUS_SAFETY = 1.2
 class RungeKuttaChebyshev:
     """Sommeijer, Shampine & Verwer (1998): s stages reach like s^2 along the negative axis."""
 
-    evaluate: Callable[[FloatArray], LossGradient]
+    evaluate: Callable[[FloatArray], Evaluation]
     evaluations_to_prepare: int = _MOST_POWER_ITERATIONS
     radius: float = 0.0
     direction: FloatArray = field(default_factory=lambda: np.zeros(0))
@@ -92,7 +107,7 @@ class RungeKuttaChebyshev:
         if not len(self.direction):
             self.direction = velocity / speed
         for _ in range(_MOST_POWER_ITERATIONS):
-            change = velocity_of(self.evaluate(theta + size * self.direction)) - velocity
+            change = self.evaluate(theta + size * self.direction).velocity - velocity
             length = float(np.linalg.norm(change))
             if not 0 < length < np.inf:
                 return
@@ -126,7 +141,7 @@ class RungeKuttaChebyshev:
         for j in range(2, stages + 1):
             mu, nu = 2 * b[j] * w0 / b[j - 1], -b[j] / b[j - 2]
             mu_velocity = 2 * b[j] * w1 / b[j - 1]
-            stage = velocity_of(self.evaluate(last))
+            stage = self.evaluate(last).velocity
             following = (
                 (1 - mu - nu) * theta
                 + mu * last
@@ -136,7 +151,7 @@ class RungeKuttaChebyshev:
             )
             before, last = last, following
         gradient = self.evaluate(last)
-        error = 0.8 * (theta - last) + 0.4 * h * (velocity + velocity_of(gradient))
+        error = 0.8 * (theta - last) + 0.4 * h * (velocity + gradient.velocity)
         return Attempt(last, gradient, error)
 
 
