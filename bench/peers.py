@@ -28,12 +28,14 @@ from bench import attacks, fma_peak
 from bench.environment import ROOT, run_inside
 
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib", "foolbox==3.3.4", "tqdm"]
-FAR = ["300,1000,100", "300,10000,100", "300,100000,100"]
+FAR = ["--shapes", "300,1000,100", "300,10000,100", "300,100000,100"]
+FAR += ["--forms", "gram", "--evaluations", "1001"]
 # Command line of every topic; all but attacks take --repeats and --json.
 TOPICS = {
     "gradient step": ["bench.gradient_step", "--threads", "1"],
     "gradient step, 2 threads": ["bench.gradient_step", "--threads", "2"],
-    "step against d": ["bench.gradient_step", "--threads", "1", "--shapes", *FAR],
+    "step against d": ["bench.gradient_step", *FAR],
+    "whole flow": ["bench.whole_flow"],
     "ensemble": ["bench.ensemble"],
     "fresh draws": ["bench.sampling", "--threads", "1"],
     "attacks": ["bench.attacks", "--points", "50"],
@@ -96,6 +98,9 @@ def ratios(name: str, found) -> Iterator[tuple[str, str, float]]:
         yield "normals", "numpy", found["normals"]["ratio"]
         for row in found["draws"]:
             yield f"rank {row['rank']}", "numpy", row["ratio"]
+    elif name == "whole flow":
+        for row in found[1:]:
+            yield "to L = 1e-8", row["name"], row["ratio"]
     elif name == "attacks":
         for row in found[1:]:
             yield "smallest perturbation", row["method"], row["times_ours"]
