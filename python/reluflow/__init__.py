@@ -18,7 +18,13 @@ from reluflow.data import (
 )
 from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
+from reluflow.flow import (
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
 from reluflow.generalization import (
     ClassError,
     ClusterError,
@@ -94,6 +100,7 @@ __all__ = [
     "draw",
     "flow_limit",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",
