@@ -18,15 +18,16 @@ LAYERS = [
     ["_provenance", "_progress"],
     ["_assumption", "_conflicts", "_covariance", "_digits", "_loading"],
     ["data"],
-    ["network"],
-    ["problem"],
+    ["network", "deep_network"],
+    ["problem", "_span"],
     ["flow", "reduction"],
     ["kkt"],
-    ["generalization", "robustness"],
+    ["robustness"],
+    ["generalization"],
     ["theory"],
     ["experiments"],
     ["report"],
-    ["_cli_sweep", "cli"],
+    ["_cli_sweep", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

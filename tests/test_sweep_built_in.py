@@ -102,6 +102,18 @@ def test_a_network_that_does_not_classify_has_no_certificate():
     assert found["stationarity"] is None
 
 
+def test_last_iterates_of_other_losses_are_measured():
+    # Squared loss and cross-entropy end at equal margins where the network can have them.
+    for loss in ("squared", "cross_entropy"):
+        found = run(
+            ("flow", "certificate"), noise=1.0, loss=loss, log_inverse_loss=10.0, per_cluster=5
+        ).scalars
+        expected = "converged" if loss == "squared" else "stationary"
+        assert found["flow_status"] == expected
+        assert found["margin_ratio"] == pytest.approx(1, abs=0.05)
+        assert found["kkt_normalized_margin"] == pytest.approx(found["normalized_margin"])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -115,6 +127,15 @@ def test_a_network_that_does_not_classify_has_no_certificate():
         ({"balance": 0.6}, "balance must be at most 0.5; got 0.6"),
         ({"width": 900}, r"need dim >= n_clusters \+ n \+ width = 912; dim=900; use coordinates"),
         ({"log_inverse_loss": 1e101}, "log_inverse_loss must be at most"),
+        ({"loss": "hinge"}, "loss=hinge has no limit direction; leave out the output 'limit'"),
+        (
+            {"loss": "squared", "network": "limit"},
+            "loss=squared has no limit direction; use network = 'flow'",
+        ),
+        (
+            {"loss": "cross_entropy", "label_smoothing": 1.0},
+            r"label_smoothing must lie in \(0, 1\); got 1",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused(given, message):

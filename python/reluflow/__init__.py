@@ -16,18 +16,34 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    NoiseLevel,
+    RadiusDistribution,
+    RobustError,
+    noise_at_error,
+    radius_distribution,
+    robust_error,
+    test_error,
+)
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
     KKTResiduals,
+    SlowLaw,
     certify_kkt,
     flow_limit,
     kkt_point,
     kkt_residuals,
+    slow_law,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
@@ -43,11 +59,16 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
@@ -56,9 +77,13 @@ __all__ = [
     "KKTPoint",
     "KKTResiduals",
     "LowRankNoise",
+    "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusDistribution",
     "Reduction",
+    "RobustError",
+    "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -74,8 +99,12 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "noise_at_error",
+    "radius_distribution",
+    "robust_error",
     "robust_network",
     "save_dataset",
+    "slow_law",
     "sweep",
     "test_error",
     "theory",

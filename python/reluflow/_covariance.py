@@ -58,6 +58,10 @@ class LowRankNoise(Result):
         object.__setattr__(self, "scale", frozen(scales))
         object.__setattr__(self, "factors", frozen(parts if ndim == 3 else parts[None]))
 
+    def scaled(self, c: float) -> LowRankNoise:
+        """Standard deviations times c in all directions."""
+        return LowRankNoise(c * self.scale, c * self.factors)
+
     def scale_of(self, q: int) -> float:
         """Standard deviation of cluster q in the directions that C_q leaves alone."""
         return float(self.scale[q % len(self.scale)])

@@ -53,6 +53,22 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
         yield observe
 
 
+@contextlib.contextmanager
+def cluster_progress(progress: bool, total: int) -> Iterator[Callable[[int], None]]:
+    """An observer of clusters that are done: silent, or a bar towards all of them."""
+    if not progress:
+        yield lambda done: None
+        return
+    bar = _bar("test error")
+    with bar:
+        task = bar.add_task("", total=total, state=f"0 of {total} clusters")
+
+        def observe(done: int) -> None:
+            bar.update(task, completed=done, state=f"{done} of {total} clusters")
+
+        yield observe
+
+
 def _bar(name: str) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

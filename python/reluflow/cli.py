@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from enum import Enum
@@ -158,7 +159,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A terminal without the mathematical signs shows a question mark, not an error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+    code = run_command(sys.argv[1:] if arguments is None else arguments)
+    if code == _INTERRUPTED and _threads_under_way():
+        # The interpreter would wait for them, and nobody wants their results any more.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _threads_under_way() -> bool:
+    others = (one for one in threading.enumerate() if one is not threading.main_thread())
+    return any(not thread.daemon for thread in others)
 
 
 def run_command(arguments: Sequence[str]) -> int:

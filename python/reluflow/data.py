@@ -401,6 +401,17 @@ class ClusterModel:
             raise ValueError(f"gram has rank {factor.shape[1]}, more than dim={dim} dimensions")
         return cls._from_leading(factor, labels, noise, dim)
 
+    def with_noise_scaled(self, scale: float) -> ClusterModel:
+        """The same clusters, the standard deviations of their noise times ``scale`` > 0."""
+        scale = as_number("scale", scale, above=0)
+        if isinstance(self.noise, LowRankNoise):
+            noise: ArrayLike | LowRankNoise = self.noise.scaled(scale)
+        else:
+            noise = np.asarray(self.noise) * (scale if self.isotropic else scale**2)
+        model = type(self).__new__(type(self))
+        model._fill(self._leading, self.labels, noise, self.dim, self.ambient_dim)
+        return model
+
     @property
     def n_clusters(self) -> int:
         """Number of clusters k."""

@@ -20,6 +20,7 @@ from reluflow.experiments.trained import (
     TrainedOnDigits,
     training_size,
 )
+from reluflow.flow import MARGIN_MAXIMISING
 
 # Of the digits that scikit-learn ships.
 _IMAGES, _PIXELS, _CLASSES = 1797, 64, 10
@@ -41,6 +42,8 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
         "theory_log10_error_bound": theory.log10_error_scale(d),
         "theory_log10_error": log10_error,
         "theory_error": 10.0**log10_error,
+        "theory_error_exponent": -log10_error,
+        "theory_bound_exponent": -theory.log10_error_scale(d),
         "theory_normalized_margin": margin,
     }
     record = _with(scalars, trained, outputs)
@@ -103,7 +106,7 @@ def clusters_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, 
             f"reduced coordinates need dim >= n_clusters + n + width = {least}; dim={d}; "
             "use coordinates = 'ambient'"
         )
-    return _training_conflict(settings)
+    return _training_conflict(settings, outputs)
 
 
 def _correlation_conflict(means: str, correlation: float, k: int) -> str | None:
@@ -125,14 +128,22 @@ def digits_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, st
             f"n={settings['n']} of {_IMAGES} digits leave {left} to test on; "
             f"test_points={settings['test_points']}"
         )
-    return _training_conflict(settings)
+    return _training_conflict(settings, outputs)
 
 
-def _training_conflict(settings: Settings) -> tuple[str, str] | None:
+def _training_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
     if settings["log_inverse_loss"] > 1e100:
         return "log_inverse_loss", (
             f"log_inverse_loss must be at most 1e100; got {settings['log_inverse_loss']:g}"
         )
+    loss, smoothing = settings["loss"], settings["label_smoothing"]
+    if loss == "cross_entropy" and not 0 < smoothing < 1:
+        return "label_smoothing", f"label_smoothing must lie in (0, 1); got {smoothing:g}"
+    if loss not in MARGIN_MAXIMISING:
+        if settings["network"] == "limit":
+            return "network", f"loss={loss} has no limit direction; use network = 'flow'"
+        if "limit" in outputs:
+            return "loss", f"loss={loss} has no limit direction; leave out the output 'limit'"
     return None
 
 

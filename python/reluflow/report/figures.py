@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reluflow._validation import FloatArray
+from reluflow.generalization import RadiusDistribution
 from reluflow.network import TwoLayerNet
 from reluflow.report import style, wording
 from reluflow.report.landscape import Plane, typical_plane
@@ -121,6 +122,34 @@ def radii_figure(result: DoubleEdge) -> Figure:
 
 
 @style.drawing()
+def robust_accuracy_figure(result: DoubleEdge) -> Figure:
+    """Robust accuracy of both networks against the length of perturbations, with 95 % bands."""
+    figure = style.new_figure(style.COLUMN)
+    axes = figure.subplots()
+    axes.grid(True, axis="y")
+    populations = [RadiusDistribution.of(each) for each in (result.radii, result.robust_radii)]
+    reaches = [float(np.max(_finite(each.radius), initial=0.0)) for each in populations]
+    last = 1.12 * max(*reaches, _robust_scale(result))
+    names, colors = ("trained network", "robust network"), (style.TRAINED, style.ROBUST)
+    for population, name, color in zip(populations, names, colors, strict=True):
+        edges = np.unique(_finite(np.concatenate([population.radius, population.lower_bound])))
+        lengths = np.concatenate([[0.0], edges, [last]])
+        lower, upper = population.accuracy_interval(lengths)
+        axes.fill_between(lengths, lower, upper, step="post", color=color, alpha=0.2, linewidth=0)
+        accuracy = population.accuracy(lengths)
+        axes.step(lengths, accuracy, where="post", color=color, label=name)
+    _mark_lengths(axes, _lengths(result), last)
+    _percent(axes)
+    axes.set(
+        xlabel="length of the perturbation, units of the inputs",
+        ylabel="robust accuracy",
+        xlim=(0, last),
+    )
+    axes.legend(loc="lower left", borderaxespad=0.8)
+    return figure
+
+
+@style.drawing()
 def landscape_figure(result: DoubleEdge) -> Figure:
     """Outputs of both networks on the plane of an example, z and an opposite mean."""
     plane = typical_plane(result)
@@ -180,6 +209,7 @@ FIGURES: dict[str, Callable[[DoubleEdge], Figure]] = {
     "shares": shares_figure,
     "universal": universal_figure,
     "radii": radii_figure,
+    "robust_accuracy": robust_accuracy_figure,
     "landscape": landscape_figure,
     "flow": flow_figure,
 }

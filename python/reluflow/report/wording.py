@@ -85,10 +85,16 @@ def error_evidence(result: DoubleEdge) -> str:
     error = result.error
     if error.method == "exact":
         return "exact: outputs do not vary within a cluster"
-    count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
+    if error.method == "line":
+        checked = error.check is not None and error.check.agrees
+        count = f"{error.samples:,} lines{', confirmed by importance sampling' * checked}"
+    else:
+        count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
     if error.log10_probability == -math.inf:
         return f"{count}, 95{PERCENT} bound"
     low, high = (probability(bound) for bound in error.interval)
+    if low == high:
+        return count
     return f"{count}, 95{PERCENT} interval {low} to {high}"
 
 
@@ -267,7 +273,8 @@ def _error_caveat(result: DoubleEdge) -> str:
             f"The test error is only bounded: {error_evidence(result)} "
             f"({probability(result.error.interval[1])})."
         )
-    return f"The test error is an estimate: {error_evidence(result)}."
+    doubt = "" if result.error.status == Status.CONVERGED else f" {result.error.status}"
+    return f"The test error is an estimate: {error_evidence(result)}.{doubt}"
 
 
 def _radius_caveat(name: str, radii: Perturbations) -> str:

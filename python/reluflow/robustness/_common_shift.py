@@ -68,13 +68,12 @@ class ShiftProblem:
         cls,
         rows: FloatArray,
         space: RowSpace,
-        points: FloatArray,
+        preactivations: FloatArray,
         labels: FloatArray,
         sign: FloatArray,
         strict: bool,
     ) -> ShiftProblem:
-        """The problem of points (n, d) with labels (n,); rows L are in the frame of u."""
-        preactivations = space.preactivations(points)
+        """The problem of examples with labels (n,); rows L are in the frame of u."""
         output = np.outer(labels, space.output)
         terms = (np.abs(output) * np.abs(preactivations)).sum(axis=1) + abs(space.constant)
         return cls(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +16,13 @@ from reluflow._results import Result, Status
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import FloatArray, as_array, as_number, as_positive_int
 from reluflow.data import ClusterModel, Dataset
-from reluflow.network import TwoLayerNet, require_dim
-from reluflow.robustness._common_shift import AT_THE_FLOOR, ShiftProblem, shortest_common_shift
-from reluflow.robustness._definition import DEFINITIONS, is_strict
-from reluflow.robustness._row_space import RowSpace
+from reluflow.deep_network import DeepNet
+from reluflow.network import HasDim, TwoLayerNet, require_dim
+from reluflow.robustness._common_shift import AT_THE_FLOOR
+from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
+from reluflow.robustness._rays import DeepRays, Rays, TwoLayerRays
+from reluflow.robustness._shift_search import ShiftSearch
 from reluflow.robustness._targets import cluster_means
-from reluflow.robustness.minimal import min_perturbation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 # A shift is checked at so many times itself.
 _OVERSHOOT = 1 + 1e-9
-# Principal axes of the single perturbations along which the search starts, both ways.
-_MOST_AXES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +168,7 @@ class Universal(Result):
 
 
 def universal_perturbation(
-    net: TwoLayerNet,
+    net: TwoLayerNet | DeepNet,
     clusters_or_data: ClusterModel | Dataset,
     *,
     direction: str | ArrayLike = "means",
@@ -198,7 +194,7 @@ def universal_perturbation(
 
     Parameters
     ----------
-    net : TwoLayerNet
+    net : TwoLayerNet or DeepNet
     clusters_or_data : ClusterModel or Dataset
         Clusters, of which ``n`` fresh examples are drawn, or given examples.
     direction : {"means", "optimised"} or array_like, shape (d,)
@@ -243,30 +239,39 @@ def universal_perturbation(
         data = _examples(clusters_or_data, net, n, seed)
     else:
         data = _examples(examples, net, n, seed)
-    along = _Along(kernel, RowSpace.of(net), data, _signs(data, signed), strict, threads)
     optimised = isinstance(direction, str) and direction == "optimised"
     z = _direction("means" if optimised else direction, clusters_or_data, net)
     length = float(np.linalg.norm(z))
     unit = z / length
-    norms = along.crossings(unit)
+    if isinstance(net, DeepNet) and net.is_two_layer:
+        net = net.to_two_layer()
+    sign = -data.y if signed else np.ones(data.n)
+    rays: Rays
+    if isinstance(net, DeepNet):
+        _require_nothing_of_two_layers(strict, optimised)
+        rays = DeepRays(net, data, sign)
+    else:
+        rays = TwoLayerRays.of(net, data, sign, strict, kernel, threads)
+    norms = rays.crossings(unit)
     norm = _norm_that_flips(norms, flip)
     of_means = norm if isinstance(direction, str) else math.nan
     status = Status.CONVERGED if math.isfinite(norm) else Status.NOT_REACHED
     floor, tried = math.nan, math.nan
     flipped = float((np.isfinite(norms) & (norms <= norm)).mean())
-    if optimised:
-        search = _Search(net, along, clusters_or_data, flip, definition, _deadline(max_seconds))
-        floor, found = search.run(unit, norm)
-        status = found.status
+    if optimised and isinstance(rays, TwoLayerRays):
+        needed = _examples_needed(data.n, flip)
+        search = ShiftSearch(rays, clusters_or_data, needed, definition, _deadline(max_seconds))
+        found = search.run(unit, norm)
+        status, floor = found.status, found.floor
         if found.z is not None:
             norm = length = float(np.linalg.norm(found.z))
             unit = found.z / length
-            norms = along.crossings(unit)
-            flipped = _flipped_share(net, data, signed, found.z, strict)
+            norms = rays.crossings(unit)
+            flipped = _flipped_share(net, data, signed, found.z, definition)
         fresh = held_out if held_out is not None else _fresh(clusters_or_data, n, seed)
         if fresh is not None and math.isfinite(norm):
             require_dim("held_out", fresh.dim, net)
-            tried = _flipped_share(net, fresh, signed, norm * unit, strict)
+            tried = _flipped_share(net, fresh, signed, norm * unit, definition)
     return Universal(
         direction=unit,
         norm=norm,
@@ -291,125 +296,23 @@ def universal_perturbation(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Along:
-    """Examples that are all shifted along one direction, each with its sign."""
-
-    kernel: ModuleType
-    space: RowSpace
-    data: Dataset
-    sign: FloatArray
-    strict: bool
-    threads: int
-
-    @cached_property
-    def preactivations(self) -> FloatArray:
-        return self.space.preactivations(self.data.X)
-
-    def crossings(self, unit: FloatArray) -> FloatArray:
-        """Norms at which the examples first flip, shape (n,)."""
-        norms: FloatArray = self.kernel.ray_crossings(
-            self.preactivations,
-            self.space.weights @ unit,
-            self.sign,
-            self.space.output,
-            self.space.constant,
-            self.data.y,
-            self.strict,
-            self.threads,
-        )
-        return norms
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """The best shift, shape (d,), or None where none flips enough, and how the search ended."""
-
-    z: FloatArray | None
-    status: Status
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """The search for the shortest shift that flips a fraction of the examples."""
-
-    net: TwoLayerNet
-    along: _Along
-    source: ClusterModel | Dataset
-    flip: float
-    definition: str
-    deadline: float
-
-    def run(self, means: FloatArray, norm_of_means: float) -> tuple[float, _Found]:
-        """A floor of the norm, and what was found; ``means`` is a unit vector."""
-        data, sign = self.along.data, self.along.sign
-        needed = _examples_needed(data.n, self.flip)
-        single = min_perturbation(
-            self.net,
-            data.X,
-            data.y,
-            definition=self.definition,
-            clusters=self.source,
-            max_seconds=max(0.0, self.deadline - time.perf_counter()) / 2
-            if math.isfinite(self.deadline)
-            else None,
-            num_threads=self.along.threads,
-        )
-        floor = float(np.sort(single.lower_bound)[needed - 1])
-        rows, frame = _frame(self.along.space)
-        problem = ShiftProblem.of(rows, self.along.space, data.X, data.y, sign, self.along.strict)
-        starts = (
-            (frame.T @ unit, self.along.crossings(unit))
-            for unit in _starts(self._means(means), sign[:, None] * single.perturbation, frame)
-        )
-        found = shortest_common_shift(problem, needed, starts, floor, self.deadline)
-        if found is None:
-            return floor, _Found(None, Status.NOT_REACHED)
-        z = frame @ found.u
-        if not float(np.linalg.norm(z)) < norm_of_means:
-            z = norm_of_means * means
-        return floor, _Found(z, Status.CONVERGED if found.finished else Status.MAX_SECONDS)
-
-    def _means(self, weighted: FloatArray) -> FloatArray:
-        """Directions along means, one a row: along the labels, or towards and from all of them."""
-        if (self.along.sign == -self.along.data.y).all():
-            return weighted[None]
-        everything = cluster_means(self.source)[0].sum(axis=0)
-        return np.stack([weighted, -weighted, -everything, everything])
-
-
-def _starts(means: FloatArray, single: FloatArray, frame: FloatArray) -> Iterator[FloatArray]:
-    """Unit vectors in the row space: along means, and what single perturbations have in common."""
-    found = single[single.any(axis=1)] @ frame
-    vectors = [*(means @ frame)]
-    if len(found):
-        _, _, axes = np.linalg.svd(found, full_matrices=False)
-        vectors += [found.mean(axis=0), *axes[:_MOST_AXES], *-axes[:_MOST_AXES]]
-    for vector in vectors:
-        length = float(np.linalg.norm(vector))
-        if length > 0:
-            yield frame @ (vector / length)
-
-
-def _frame(space: RowSpace) -> tuple[FloatArray, FloatArray]:
-    """Weights in an orthonormal frame of a space that holds them, and the frame, shape (d, r)."""
-    width, dim = space.weights.shape
-    if dim <= width:
-        return space.weights, np.eye(dim)
-    frame, triangle = np.linalg.qr(space.weights.T)
-    return np.ascontiguousarray(triangle.T), np.asarray(frame)
-
-
-def _signs(data: Dataset, signed: bool) -> FloatArray:
-    return -data.y if signed else np.ones(data.n)
+def _require_nothing_of_two_layers(strict: bool, optimised: bool) -> None:
+    asked = {"definition='strict'": strict, "direction='optimised'": optimised}
+    for name, wanted in asked.items():
+        if wanted:
+            raise ValueError(
+                f"{name} is for two-layer networks; deep ones are shifted along a direction, with "
+                "'nonstrict'"
+            )
 
 
 def _flipped_share(
-    net: TwoLayerNet, data: Dataset, signed: bool, z: FloatArray, strict: bool
+    net: TwoLayerNet | DeepNet, data: Dataset, signed: bool, z: FloatArray, definition: str
 ) -> float:
     """Share of examples that the shift flips, evaluated in the network itself."""
-    margins = data.y * net(data.X + _OVERSHOOT * np.outer(_signs(data, signed), z))
-    return float((margins < 0 if strict else margins <= 0).mean())
+    sign = -data.y if signed else np.ones(data.n)
+    margins = data.y * net(data.X + _OVERSHOOT * np.outer(sign, z))
+    return float(is_flipped(margins, definition).mean())
 
 
 def _fresh(source: ClusterModel | Dataset, n: int, seed: Any) -> Dataset | None:
@@ -425,7 +328,7 @@ def _deadline(max_seconds: float | None) -> float:
     return time.perf_counter() + as_number("max_seconds", max_seconds, at_least=0)
 
 
-def _examples(source: ClusterModel | Dataset, net: TwoLayerNet, n: int, seed: Any) -> Dataset:
+def _examples(source: ClusterModel | Dataset, net: HasDim, n: int, seed: Any) -> Dataset:
     if not isinstance(source, ClusterModel | Dataset):
         raise TypeError(
             f"clusters_or_data must be a ClusterModel or a Dataset; got {type(source).__name__}"
@@ -435,7 +338,7 @@ def _examples(source: ClusterModel | Dataset, net: TwoLayerNet, n: int, seed: An
 
 
 def _direction(
-    direction: str | ArrayLike, source: ClusterModel | Dataset, net: TwoLayerNet
+    direction: str | ArrayLike, source: ClusterModel | Dataset, net: HasDim
 ) -> FloatArray:
     if isinstance(direction, str):
         if direction != "means":
