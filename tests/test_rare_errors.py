@@ -308,13 +308,25 @@ class TestEnds:
         counted = rf.test_error(net, clusters, method="sampling", rel_error=0.01)
         assert abs(estimate.log10_probability - counted.log10_probability) < 0.02
 
-    def test_without_time(self):
-        net, clusters = trained(1e-3, 1.0)
-        estimate = rf.test_error(net, clusters, max_seconds=0)
+    @pytest.mark.parametrize("method", RARE)
+    @pytest.mark.parametrize("init_scale", [1e-3, 3.0])
+    def test_best_so_far_without_time(self, method, init_scale):
+        net, clusters = trained(init_scale, 1.0)
+        truth = rf.test_error(net, clusters).log10_probability
+        estimate = rf.test_error(net, clusters, method=method, max_seconds=0)
         assert estimate.status == "max_seconds"
-        assert math.isnan(estimate.log10_probability)
-        assert estimate.interval == (-math.inf, 0.0)
+        assert estimate.check is None
+        assert estimate.samples <= 4 * 256
+        assert estimate.interval[0] <= truth + 0.01
+        assert truth <= estimate.interval[1]
         json.dumps(estimate.to_dict(), allow_nan=False)
+
+    def test_accuracy_that_takes_longer_than_allowed(self):
+        net, clusters = trained(3.0, 1.0)
+        truth = rf.test_error(net, clusters).log10_probability
+        estimate = rf.test_error(net, clusters, rel_error=1e-9, max_seconds=0.3, max_samples=10**10)
+        assert estimate.status == "max_seconds"
+        assert abs(estimate.log10_probability - truth) < 0.1
 
     def test_too_few_draws_are_called_so(self):
         net, clusters = trained(3.0, 2.0, width=40)
