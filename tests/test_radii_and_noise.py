@@ -212,6 +212,19 @@ class TestNoiseAtError:
         exact = DISTANCE / -float(ndtri(1e-5)) / math.sqrt(float(w**2 @ variances[0]))
         assert found.scale == pytest.approx(exact, rel=1e-2)
 
+    def test_keeps_noise_of_low_rank(self):
+        net, clusters = linear_case(1.0)
+        model = rf.ClusterModel(
+            clusters.means, [1, -1], rf.LowRankNoise(1.0, [[1.0], [2.0], [0.0], [0.0]])
+        )
+        found = rf.noise_at_error(net, model, -5.0)
+        np.testing.assert_allclose(found.noise.scale, found.scale)
+        np.testing.assert_allclose(found.noise.factors[0, :2, 0], found.scale * np.array([1, 2]))
+        w = clusters.means[0] / DISTANCE
+        # w^T Sigma w with Sigma = I + c c^T.
+        spread = math.sqrt(1 + (w[0] + 2 * w[1]) ** 2)
+        assert found.scale == pytest.approx(DISTANCE / -float(ndtri(1e-5)) / spread, rel=1e-2)
+
     def test_of_a_trained_network(self):
         net, clusters = trained(0.5)
         found = rf.noise_at_error(net, clusters, -9.0)

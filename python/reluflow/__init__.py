@@ -11,12 +11,14 @@ from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
+from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import (
     ClassError,
     ClusterError,
@@ -31,17 +33,21 @@ from reluflow.generalization import (
     test_error,
 )
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
     KKTResiduals,
+    SlowLaw,
     certify_kkt,
     flow_limit,
     kkt_point,
     kkt_residuals,
+    slow_law,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -58,6 +64,9 @@ __all__ = [
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
     "ErrorCheck",
     "ErrorEstimate",
@@ -67,11 +76,14 @@ __all__ = [
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
+    "LowRankNoise",
     "NoiseLevel",
     "Perturbations",
     "Problem",
     "RadiusDistribution",
+    "Reduction",
     "RobustError",
+    "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -92,6 +104,7 @@ __all__ = [
     "robust_error",
     "robust_network",
     "save_dataset",
+    "slow_law",
     "sweep",
     "test_error",
     "theory",

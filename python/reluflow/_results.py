@@ -22,6 +22,7 @@ class Status(str, enum.Enum):
     DEAD_CLASS = "dead_class"
     NOT_SEPARABLE = "not_separable"
     STEP_UNDERFLOW = "step_underflow"
+    STATIONARY = "stationary"
     APPROXIMATE = "approximate"
     INCONSISTENT_PATTERN = "inconsistent_pattern"
     DEGENERATE = "degenerate"
@@ -68,6 +69,10 @@ _SENTENCES = {
     Status.STEP_UNDERFLOW: (
         "The step size fell to rounding level before the target; the problem is too stiff or too "
         "badly scaled for rtol."
+    ),
+    Status.STATIONARY: (
+        "Stationary: every example is classified and the gradient of the loss has vanished before "
+        "the target; the last iterate is reported, which is a minimiser, not a max-margin network."
     ),
     Status.APPROXIMATE: (
         "Approximate: these are the best multipliers, and the residuals they leave; the network is "

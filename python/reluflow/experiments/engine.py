@@ -24,13 +24,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from dataclasses import dataclass, field
-from functools import cache
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from reluflow._dispatch import instruction_set
 from reluflow._provenance import __version__
-from reluflow._threads import available_threads
+from reluflow._threads import available_threads, one_blas_thread
 from reluflow._validation import FloatArray, as_positive_int, one_of
 from reluflow.experiments.registry import Record, Scalar
 from reluflow.experiments.store import DONE, FAILED, timestamp
@@ -81,7 +80,7 @@ def execute(call: Call) -> Outcome:
     started, clock = timestamp(), time.perf_counter()
     status, reason, record = DONE, "", Record()
     try:
-        with one_thread():
+        with one_blas_thread():
             found = call.run(call.settings, call.outputs)
             found.require_free_names(call.settings)
         record = found
@@ -106,20 +105,6 @@ def _reason(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}"
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps linear algebra libraries to one thread, on which their rounding depends."""
-    with _thread_controller().limit(limits=1):
-        yield
-
-
-@cache
-def _thread_controller() -> Any:
-    # SciPy brings a library of its own, which has to be loaded to be found.
-    importlib.import_module("scipy.linalg")
-    return importlib.import_module("threadpoolctl").ThreadpoolController()
 
 
 class Pool:
@@ -268,7 +253,8 @@ def _start_worker() -> None:
     """A worker ends with the driver, however that ends, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Here, so that the libraries' loading is not counted as time of the first run.
-    _thread_controller()
+    with one_blas_thread():
+        pass
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -289,7 +275,7 @@ def run_all(calls: Sequence[Call], pool: Pool) -> Iterator[list[Outcome]]:
     driver = _Driver(calls, pool)
     finished = False
     try:
-        with one_thread():
+        with one_blas_thread():
             pool.start()
             yield from driver.outcomes()
         finished = True

@@ -96,12 +96,19 @@ def measure_limit(trained: Trained) -> Record:
 
 def measure_certificate(trained: Trained) -> Record:
     """How far the network is from a KKT point; only one that classifies every example can be."""
-    residuals = ("stationarity", "feasibility", "complementarity", "clarke_violation")
-    if trained.flow.margins.min() <= 0:
-        return Record({"kkt_status": "not_classified", **dict.fromkeys(residuals)})
+    fields = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    columns = (*fields, "kkt_normalized_margin", "margin_ratio")
+    margins = trained.net.margins(trained.data)
+    if margins.min() <= 0:
+        return Record({"kkt_status": "not_classified", **dict.fromkeys(columns)})
     found = trained.certificate
     return Record(
-        {"kkt_status": found.status.value, **{name: getattr(found, name) for name in residuals}}
+        {
+            "kkt_status": found.status.value,
+            **{name: getattr(found, name) for name in fields},
+            "kkt_normalized_margin": found.normalized_margin,
+            "margin_ratio": float(margins.max() / margins.min()),
+        }
     )
 
 

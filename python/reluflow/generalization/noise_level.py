@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri_exp
 
+from reluflow._covariance import LowRankNoise
 from reluflow._results import Result, Status
 from reluflow._validation import FloatArray, as_number, as_positive_int
 from reluflow.data import ClusterModel
@@ -33,7 +34,7 @@ class NoiseLevel(Result):
 
     Attributes
     ----------
-    noise : float or ndarray
+    noise : float, ndarray or LowRankNoise
         The noise, in the form that the clusters have it.
     scale : float
         Its standard deviation over that of the given clusters.
@@ -52,7 +53,7 @@ class NoiseLevel(Result):
         Wall time.
     """
 
-    noise: float | FloatArray
+    noise: float | FloatArray | LowRankNoise
     scale: float
     log10_target: float
     error: ErrorEstimate

@@ -3,9 +3,17 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.deep import (
+    Activation,
+    Architecture,
+    DeepFlowOutcome,
+    deep_forward,
+    deep_gradient,
+    deep_gradient_flow,
+)
 from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
 from reluflow.reference.line_mass import log_line_masses
-from reluflow.reference.losses import Loss, log_loss_weights
+from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
     PerturbationOutcome,
@@ -18,19 +26,28 @@ from reluflow.reference.perturbation import (
 from reluflow.reference.random import philox4x32, standard_normals, uniforms
 from reluflow.reference.ray_crossing import ray_crossings
 from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
+from reluflow.reference.stepping import FlowMethod
 
 __all__ = [
     "SAMPLE_BLOCK",
+    "Activation",
+    "Architecture",
+    "DeepFlowOutcome",
     "ErrorCounts",
+    "FlowMethod",
     "FlowOutcome",
     "FlowStatus",
     "Loss",
     "LossGradient",
+    "MarginLoss",
     "PerturbationOutcome",
     "Proof",
     "StopReason",
     "SubsetProjections",
     "count_errors",
+    "deep_forward",
+    "deep_gradient",
+    "deep_gradient_flow",
     "forward",
     "gradient_flow",
     "gram_gradient",

@@ -14,7 +14,7 @@ import numpy as np
 from reluflow._validation import FloatArray
 from reluflow.generalization import RadiusDistribution
 from reluflow.network import TwoLayerNet
-from reluflow.report import style
+from reluflow.report import style, wording
 from reluflow.report.landscape import Plane, typical_plane
 from reluflow.robustness import Perturbations
 
@@ -89,7 +89,7 @@ def universal_figure(result: DoubleEdge) -> Figure:
         ylabel="flipped share of examples",
         xlim=(low, high),
     )
-    _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {scale:.4g}")
+    _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {wording.measured(scale)}")
     axes.legend(loc="best", borderaxespad=1.2)
     return figure
 
@@ -308,7 +308,15 @@ def _draw_circle(axes: Axes, radius: float, color: str = style.INK) -> None:
         _label(axes, "misclassified", (0, 0), (0, 6), ha="center", va="bottom", color=color)
         return
     axes.add_patch(Circle((0, 0), radius, fill=False, color=color, linewidth=1.5, linestyle="--"))
-    _label(axes, f"radius {radius:.3g}", (0, radius), (0, 3), ha="center", va="bottom", color=color)
+    _label(
+        axes,
+        f"radius {wording.measured(radius)}",
+        (0, radius),
+        (0, 3),
+        ha="center",
+        va="bottom",
+        color=color,
+    )
 
 
 def _draw_arrow(axes: Axes, tip: FloatArray) -> None:
@@ -469,10 +477,10 @@ def _crossings(result: DoubleEdge) -> list[tuple[float, float]]:
 def _lengths(result: DoubleEdge) -> list[tuple[float, str]]:
     shift, robust = _shift_scale(result), _robust_scale(result)
     if math.isclose(shift, robust, rel_tol=1e-9):
-        return [(shift, r"$\sqrt{d/k} = \sqrt{d}/2$ = " + f"{shift:.3g}")]
+        return [(shift, r"$\sqrt{d/k} = \sqrt{d}/2$ = " + wording.measured(shift))]
     return [
-        (shift, r"$\sqrt{d/k}$ = " + f"{shift:.3g}"),
-        (robust, r"$\sqrt{d}/2$ = " + f"{robust:.3g}"),
+        (shift, r"$\sqrt{d/k}$ = " + wording.measured(shift)),
+        (robust, r"$\sqrt{d}/2$ = " + wording.measured(robust)),
     ]
 
 

@@ -195,11 +195,12 @@ def _provenance(result: DoubleEdge) -> dict[str, str]:
 
 
 def _residuals(result: DoubleEdge) -> dict[str, str]:
-    if result.certificate is None:
-        return {}
     names = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    points = (("KKT", result.certificate), ("limit,", result.limit))
     return {
-        f"KKT {name.replace('_', ' ')}": wording.number(getattr(result.certificate, name))
+        f"{whose} {name.replace('_', ' ')}": wording.number(getattr(point, name))
+        for whose, point in points
+        if point is not None
         for name in names
     }
 
