@@ -67,7 +67,7 @@ def trained(init_scale, noise, *, k=4, dim=400, width=20, seed=0, n=40):
 
 class TestLinearClassifier:
     @pytest.mark.parametrize("method", ["auto", *RARE])
-    @pytest.mark.parametrize("beta", [0.1, 0.5, 1.0, 3.0, 8.0, 20.0, 60.0])
+    @pytest.mark.parametrize("beta", [0.1, 1.0, 8.0, 60.0])
     def test_agrees(self, beta, method):
         net, clusters = linear_case(beta)
         estimate = rf.test_error(net, clusters, method=method, rel_error=0.015)
@@ -103,10 +103,10 @@ class TestLinearClassifier:
         truth = log10_phi(-beta)
         covered = sum(
             covers(rf.test_error(net, clusters, method=method, seed=seed, max_samples=2048), truth)
-            for seed in range(20)
+            for seed in range(12)
         )
-        # At most 5 % miss; 5 or more of 20 with probability 3e-3.
-        assert covered > 15
+        # At most 5 % miss; 4 or more of 12 with probability 2e-3.
+        assert covered > 8
 
 
 class TestTwoNeurons:
@@ -162,9 +162,7 @@ NOISES = {
 
 
 class TestAgainstSampling:
-    @pytest.mark.parametrize(
-        ("init_scale", "noise"), [(1e-3, 3.5), (1e-3, 4.5), (1.0, 4.0), (3.0, 3.0)]
-    )
+    @pytest.mark.parametrize(("init_scale", "noise"), [(1e-3, 3.5), (3.0, 3.0)])
     def test_of_trained_networks(self, init_scale, noise):
         net, clusters = trained(init_scale, noise)
         counted = rf.test_error(
