@@ -20,11 +20,13 @@ from reluflow.flow import FlowResult, Trajectory, gradient_flow
 from reluflow.generalization import ClusterError, ErrorEstimate, test_error
 from reluflow.kkt import (
     FlowLimit,
+    GlobalProbe,
     KKTCertificate,
     KKTPoint,
     KKTResiduals,
     certify_kkt,
     flow_limit,
+    global_probe,
     kkt_point,
     kkt_residuals,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
     "KKTResiduals",
@@ -64,6 +67,7 @@ __all__ = [
     "double_edge",
     "draw",
     "flow_limit",
+    "global_probe",
     "gradient_flow",
     "kkt_point",
     "kkt_residuals",

@@ -24,6 +24,7 @@ _MAX_ITERATIONS = 80
 _MAX_ROUNDS = 20
 # Gap relative to the objective, and dual residual, at which Newton's method can take over.
 _TOLERANCE = 1e-12
+_ENOUGH = 1e-8
 _RESIDUAL = 1e-6
 # Of the step to the boundary.
 _DAMPING = 0.99
@@ -229,7 +230,8 @@ def _iterate(scaled: _Scaled) -> _Iterate | None:
         try:
             arrow = _Arrow(scaled, now, z)
         except np.linalg.LinAlgError:
-            return None
+            # Rounding ends the iteration; what Newton's method needs may be there already.
+            return now if gap <= _ENOUGH * objective else None
         now = _advance(scaled, now, _System(arrow, z, residual, gap))
     return None
 

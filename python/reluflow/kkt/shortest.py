@@ -57,7 +57,7 @@ def shortest_of_pattern(
     own, cap = pattern * lam, np.where(harmful, lam, 0.0)
     found = _pivoted(K, own, cap, np.zeros(len(lam), dtype=np.int8))
     if found is None:
-        t = bounded(K, own[None], cap[None], level=math.inf).force[0]
+        t = bounded(K, own[None], cap[None]).force[0]
         states = _states(K, own, cap, t)
         found = _pivoted(K, own, cap, states) or (t, states)
     t, states = found
@@ -108,11 +108,11 @@ def _states(K: FloatArray, own: FloatArray, cap: FloatArray, t: FloatArray) -> S
     return states
 
 
-def bounded(K: FloatArray, own: FloatArray, cap: FloatArray, *, level: float) -> Bracket:
+def bounded(K: FloatArray, own: FloatArray, cap: FloatArray, *, level: float = math.nan) -> Bracket:
     """Brackets of rho for rows own = lam on P and caps = lam on harmful examples, both (G, n).
 
-    Ends where every bracket is closed or on one side of ``level``. Nesterov's method with restarts
-    (O'Donoghue & Candes 2015) for the upper bounds; u = a/||a|| gives the lower ones, because
+    Ends where every bracket is closed, or on one side of ``level`` if there is one. Upper bounds
+    are by Nesterov's method with restarts (O'Donoghue & Candes 2015), lower ones by u = a/||a||:
     rho = max over unit u of sum_P lam_i u . x~_i - sum_i lam_i relu(u . x~_i) over harmful i.
     """
     step = 1 / _largest(K)
