@@ -264,7 +264,7 @@ class _Arrow:
             rows[np.arange(len(kink)), kink] -= joint[forces]
             block = now.c[g] * scaled.K[np.ix_(kink, kink)]
             block += np.outer(of_cone[g] * z[g, kink], z[g, kink])
-            block[np.diag_indices(len(kink))] += own[forces] + joint[forces]
+            block.reshape(-1)[:: len(kink) + 1] += own[forces] + joint[forces]
             factor = _cholesky(block)
             rows = _lower(factor, rows)
             top -= rows.T @ rows
@@ -288,7 +288,8 @@ class _Arrow:
 
 
 def _cholesky(matrix: FloatArray) -> FloatArray:
-    matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
+    diagonal = matrix.reshape(-1)[:: len(matrix) + 1]
+    diagonal += _RIDGE * diagonal.mean()
     factor, failed = lapack.dpotrf(matrix, lower=1, clean=0)
     if failed:
         raise np.linalg.LinAlgError(f"not positive definite at row {failed}")
@@ -374,9 +375,13 @@ def _to_zero(value: FloatArray, change: FloatArray) -> float:
 
 
 def _identify(scaled: _Scaled, found: _Iterate, working: BoolArray) -> ActiveSet:
-    """Constraints whose multiplier outweighs their slack, both relative to their size."""
+    """Constraints whose multiplier outweighs their slack, both relative to their size.
+
+    Multipliers of the linear constraints are differences of margins, slacks of the cones those of
+    squared norms: both of order one.
+    """
     n, r = scaled.n, scaled.n + len(scaled.example)
-    active = found.w * found.s.max() > found.s * found.w.max()
+    active = found.w * found.s.max() > found.s
     support = ~active[:n]
     kink, full = np.zeros_like(working), np.zeros_like(working)
     full[working] = active[r:]
