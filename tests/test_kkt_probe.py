@@ -81,7 +81,7 @@ def test_bad_input():
     point = rf.kkt_point(case.net, case.data, bias=False)
     with pytest.raises(ValueError, match="starts"):
         rf.global_probe(point, case.data, bias=False, starts=0)
-    other = rf.Dataset(case.data.X[:5], case.data.y[:5])
+    other = rf.Dataset(case.data.X[3:8], case.data.y[3:8])
     with pytest.raises(ValueError, match="point has 9 multipliers; data 5 examples"):
         rf.global_probe(point, other, bias=False)
     inconsistent = rf.TwoLayerNet(-case.net.W, case.net.b, case.net.v)

@@ -23,6 +23,8 @@ from reluflow.network import TwoLayerNet
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
+# Of the flow, in neurons that are predicted to die: more than this is worth a word.
+_LARGE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class FlowLimit(KKTPoint):
         if self.status == Status.CONVERGED and len(others) > 1:
             found.append(
                 "several KKT points are possible: earlier moments of the flow predicted others"
+            )
+        if self.status == Status.CONVERGED and self.share_to_die > _LARGE_SHARE:
+            found.append(
+                f"neurons that hold {self.share_to_die:.2g} of the flow are predicted to die; "
+                "while they live, another limit is possible"
             )
         return tuple(found)
 

@@ -17,7 +17,7 @@ from reluflow._threads import one_blas_thread
 from reluflow._validation import BoolArray, FloatArray, IntArray, as_positive_int
 from reluflow.data import Dataset
 from reluflow.kkt.program import gram_matrix
-from reluflow.kkt.shortest import bounded
+from reluflow.kkt.shortest import climb
 from reluflow.network import require_dim
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # f(u) above 1 by more than this is more than rounding.
 _ROUNDING = 1e-9
-_MAX_ASCENTS = 30
 # Pre-activations within this share of the largest, and margins within it of 1, are on the spot.
 _ZERO = 1e-9
 # Smallest eigenvalue, relative to the mean diagonal, of matrices that count as regular.
@@ -125,7 +124,7 @@ def global_probe(
         K = gram_matrix(data, bias=bias)
         lam, y = point.multipliers, data.y
         sign, pattern = _starts(point, data, K, starts, np.random.default_rng(seed))
-        value, coefficients = _climb(K, lam, y, sign, pattern)
+        value, coefficients = climb(K, lam, y, sign, pattern)
         z = data.X @ point.net.W.T + point.net.b
         unique = _unique_multipliers(K, lam, y, point, z)
     best = int(value.argmax())
@@ -172,30 +171,6 @@ def _of(n: int, examples: Sequence[int] | IntArray) -> BoolArray:
     members = np.zeros(n, dtype=bool)
     members[examples] = True
     return members
-
-
-def _climb(
-    K: FloatArray, lam: FloatArray, y: FloatArray, sign: FloatArray, pattern: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """f(u) (s,) at local maxima, and the unit u = sum_i C_si x~_i as C (s, n).
-
-    For a pattern the best u is its shortest direction; the helpful examples that this one is active
-    on are the next pattern (convex-concave procedure).
-    """
-    harmful = sign[:, None] * y < 0
-    cap = np.where(harmful, lam, 0.0)
-    for _ in range(_MAX_ASCENTS):
-        own = np.where(pattern, lam, 0.0)
-        # Directions need not be exact: f is evaluated at what they are.
-        a = own - bounded(K, own, cap).force
-        z = a @ K
-        length = np.sqrt(np.maximum(np.einsum("si,si->s", a, z), 1e-300))
-        following = (z > 0) & ~harmful & (lam > 0)
-        value = np.maximum(z, 0) @ (lam * y) * sign / length
-        if (following == pattern).all():
-            break
-        pattern = following
-    return value, a / length[:, None]
 
 
 def _unique_multipliers(
