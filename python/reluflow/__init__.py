@@ -7,6 +7,12 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.certificates import (
+    CertificateError,
+    RadiusCertificates,
+    RadiusVerification,
+    verify_certificate,
+)
 from reluflow.data import (
     AssumptionReport,
     ClusterModel,
@@ -41,6 +47,7 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "CertificateError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
@@ -55,6 +62,8 @@ __all__ = [
     "KKTResiduals",
     "Perturbations",
     "Problem",
+    "RadiusCertificates",
+    "RadiusVerification",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -76,4 +85,5 @@ __all__ = [
     "test_error",
     "theory",
     "universal_perturbation",
+    "verify_certificate",
 ]

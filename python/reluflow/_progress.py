@@ -53,6 +53,24 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
         yield observe
 
 
+@contextlib.contextmanager
+def counting_progress(
+    progress: bool, name: str, total: int, what: str
+) -> Iterator[Callable[[int], None]]:
+    """An observer of how many of ``total`` are done: silent, or a bar."""
+    if not progress:
+        yield lambda done: None
+        return
+    bar = _bar(name)
+    with bar:
+        task = bar.add_task("", total=total, state="")
+
+        def observe(done: int) -> None:
+            bar.update(task, completed=done, state=f"{done:,} of {total:,} {what}")
+
+        yield observe
+
+
 def _bar(name: str) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -29,6 +29,8 @@ class Status(str, enum.Enum):
     NOT_SOLVED = "not_solved"
     NOT_PROVED = "not_proved"
     NOT_REACHED = "not_reached"
+    VERIFIED = "verified"
+    REFUSED = "refused"
 
     @property
     def sentence(self) -> str:
@@ -91,6 +93,8 @@ _SENTENCES = {
         "Not all proved: where proved is False the radius is an upper bound, and lower_bound what "
         "could be shown; raise max_nodes."
     ),
+    Status.VERIFIED: "Verified: everything that the certificate states was proved anew.",
+    Status.REFUSED: "Refused: the certificate does not prove what it states.",
     Status.NOT_REACHED: (
         "Not reached: along this direction that fraction flips at no norm; see curve for what does."
     ),

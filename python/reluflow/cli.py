@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from reluflow import _cli_sweep, _dispatch
+from reluflow import _cli_sweep, _cli_verify, _dispatch
 from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
@@ -286,6 +286,7 @@ def run(
 
 
 _cli_sweep.register(app, EXIT_CODES)
+_cli_verify.register(app)
 
 
 @app.command()
