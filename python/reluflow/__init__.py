@@ -9,6 +9,8 @@ from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow.certificates import (
     CertificateError,
+    KKTStatement,
+    KKTVerification,
     RadiusCertificates,
     RadiusVerification,
     verify_certificate,
@@ -28,11 +30,13 @@ from reluflow.kkt import (
     FlowLimit,
     KKTCertificate,
     KKTPoint,
+    KKTProof,
     KKTResiduals,
     certify_kkt,
     flow_limit,
     kkt_point,
     kkt_residuals,
+    prove_kkt,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
@@ -59,7 +63,10 @@ __all__ = [
     "FlowResult",
     "KKTCertificate",
     "KKTPoint",
+    "KKTProof",
     "KKTResiduals",
+    "KKTStatement",
+    "KKTVerification",
     "Perturbations",
     "Problem",
     "RadiusCertificates",
@@ -79,6 +86,7 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "prove_kkt",
     "robust_network",
     "save_dataset",
     "sweep",

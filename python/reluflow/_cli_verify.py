@@ -14,7 +14,7 @@ _VERIFY_EPILOG = (
     "altered or does not prove what it states; 2 when the file cannot be used; 130 when "
     "interrupted."
 )
-_REFUSED = 1
+_REFUSED, _UNUSABLE = 1, 2
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +41,9 @@ def _verify(
         found = verify_certificate(file, progress=sys.stderr.isatty() and not json_)
     except CertificateError as error:
         raise typer.Exit(_refuse(file, str(error))) from None
+    except ImportError as error:
+        print(f"reluflow: {error}", file=sys.stderr)
+        raise typer.Exit(_UNUSABLE) from None
     if json_:
         print(json.dumps(found.to_dict(), allow_nan=False))
     else:

@@ -6,8 +6,17 @@ error counted for radii, ball arithmetic of the package python-flint for KKT poi
 """
 
 from reluflow.certificates.archive import CertificateError
+from reluflow.certificates.kkt import KKTStatement
+from reluflow.certificates.kkt_check import KKTVerification
 from reluflow.certificates.radii import RadiusCertificates
 from reluflow.certificates.radius_check import RadiusVerification
 from reluflow.certificates.verification import verify_certificate
 
-__all__ = ["CertificateError", "RadiusCertificates", "RadiusVerification", "verify_certificate"]
+__all__ = [
+    "CertificateError",
+    "KKTStatement",
+    "KKTVerification",
+    "RadiusCertificates",
+    "RadiusVerification",
+    "verify_certificate",
+]
