@@ -19,15 +19,16 @@ LAYERS = [
     ["certificates"],
     ["_assumption", "_conflicts", "_covariance", "_digits", "_loading"],
     ["data"],
-    ["network"],
-    ["problem"],
-    ["flow"],
+    ["network", "deep_network"],
+    ["problem", "_span"],
+    ["flow", "reduction"],
     ["kkt"],
-    ["generalization", "robustness"],
+    ["robustness"],
+    ["generalization"],
     ["theory"],
     ["experiments"],
     ["report"],
-    ["_cli_sweep", "_cli_verify", "cli"],
+    ["_cli_sweep", "_cli_verify", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

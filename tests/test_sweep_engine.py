@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,47 @@ def test_dask_gives_the_same_rows(tmp_path, undisturbed):
         )
     for one in (frame, again):
         pd.testing.assert_frame_equal(steady(one), steady(undisturbed), check_exact=True)
+
+
+def mpi_environment():
+    """The environment with an mpiexec on PATH; MPI from PyPI has it beside the interpreter."""
+    pytest.importorskip("mpi4py")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if shutil.which("mpiexec", path=path) is None:
+        pytest.skip("no mpiexec")
+    return {**os.environ, "PATH": path}
+
+
+@pytest.mark.parametrize("launcher", [[], ["mpiexec", "-n", "3"]], ids=["spawned", "launched"])
+def test_mpi_makes_the_same_rows(tmp_path, launcher):
+    environment = mpi_environment()
+    study = tmp_path / "flows.toml"
+    study.write_text(
+        'name = "flows"\noutputs = ["flow"]\nreplicates = 4\n'
+        "[fixed]\nn_clusters = 2\ndim = 200\nnoise = 0.1\nper_cluster = 3\nwidth = 6\n"
+    )
+    under = [*launcher, sys.executable] + ["-m", "mpi4py.futures"] * bool(launcher)
+    command = [*under, "-m", "reluflow", "sweep", study, "--executor", "mpi", "--jobs", "2"]
+    ended = subprocess.run(
+        [*command, "--store", tmp_path / "a.sqlite"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    undisturbed = rf.sweep(study, store=tmp_path / "u.sqlite", executor="threads", progress=False)
+    stored = read_store(tmp_path / "a.sqlite")
+    assert stored.executor.eq("mpi").all()
+    pd.testing.assert_frame_equal(steady(stored), steady(undisturbed), check_exact=True)
+
+
+def test_mpi_without_a_launcher_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("mpi4py")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="finds no mpiexec on PATH"):
+        rf.sweep(numbers(), store=tmp_path / "a.sqlite", executor="mpi", progress=False)
 
 
 SCRIPT = """
@@ -214,6 +256,34 @@ def test_ctrl_c_ends_the_sweep_and_keeps_what_was_finished(tmp_path, start, exec
     assert 2 <= len(read_store(store)) < 20
     require_gone(workers)
     assert plan(numbers(sleep=0.3), store=store).missing == 20 - len(read_store(store))
+
+
+@pytest.mark.parametrize("executor", ["threads", "dask"])
+def test_ctrl_c_ends_the_command_whatever_its_workers_do(tmp_path, executor):
+    study = tmp_path / "numbers.toml"
+    study.write_text(
+        'name = "numbers"\nexperiment = "sweep_experiments:ARITHMETIC"\nreplicates = 4\n'
+        "[fixed]\nx = 1.0\nsleep = 60.0\n"
+    )
+    store = tmp_path / "a.sqlite"
+    command = [sys.executable, "-m", "reluflow", "sweep", study, "--store", store]
+    process = subprocess.Popen(
+        [*command, "--executor", executor, "--jobs", "2"],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not store.exists():
+        time.sleep(0.02)
+    time.sleep(1)
+    workers = children(process)
+    process.send_signal(signal.SIGINT)
+    # A run sleeps for a minute.
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "reluflow: interrupted; what was finished is in" in told
+    require_gone(workers)
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):

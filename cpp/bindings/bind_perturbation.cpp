@@ -1,4 +1,5 @@
 #include "arrays.hpp"
+#include "reluflow/line_mass.hpp"
 #include "reluflow/perturbation.hpp"
 
 namespace reluflow::bindings {
@@ -18,6 +19,18 @@ Array bound_ray_crossings(const Array& preactivations, const Array& slopes, cons
                               constant, vector(labels), flip_of(strict), num_threads);
   }
   return to_array(crossings);
+}
+
+Array bound_log_line_masses(const Array& preactivations, const Array& slopes, const Array& output,
+                            double constant, const Array& lower, const Array& upper, bool strict,
+                            int num_threads) {
+  Vector masses;
+  {
+    const py::gil_scoped_release unlocked;
+    masses = log_line_masses(matrix(preactivations), vector(slopes), vector(output), constant,
+                             vector(lower), vector(upper), flip_of(strict), num_threads);
+  }
+  return to_array(masses);
 }
 
 SubsetProjections bound_subset_projections(const Array& rows, const Array& output, double constant,
@@ -116,6 +129,9 @@ void bind_perturbation(py::module_& module) {
   module.def("ray_crossings", &bound_ray_crossings, py::arg("preactivations"), py::arg("slopes"),
              py::arg("signs"), py::arg("output"), py::arg("constant"), py::arg("labels"),
              py::arg("strict"), py::arg("num_threads"));
+  module.def("log_line_masses", &bound_log_line_masses, py::arg("preactivations"),
+             py::arg("slopes"), py::arg("output"), py::arg("constant"), py::arg("lower"),
+             py::arg("upper"), py::arg("strict"), py::arg("num_threads"));
   module.def("subset_projections", &bound_subset_projections, py::arg("rows"), py::arg("output"),
              py::arg("constant"), py::arg("preactivations"), py::arg("labels"), py::arg("subsets"),
              py::arg("num_threads"));

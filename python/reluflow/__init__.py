@@ -19,27 +19,45 @@ from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    NoiseLevel,
+    RadiusDistribution,
+    RobustError,
+    noise_at_error,
+    radius_distribution,
+    robust_error,
+    test_error,
+)
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     KKTCertificate,
     KKTPoint,
     KKTProof,
     KKTResiduals,
+    SlowLaw,
     certify_kkt,
     flow_limit,
     kkt_point,
     kkt_residuals,
     prove_kkt,
+    slow_law,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -52,11 +70,16 @@ from reluflow.robustness import (
 __all__ = [
     "AssumptionReport",
     "CertificateError",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
@@ -67,10 +90,16 @@ __all__ = [
     "KKTResiduals",
     "KKTStatement",
     "KKTVerification",
+    "LowRankNoise",
+    "NoiseLevel",
     "Perturbations",
     "Problem",
     "RadiusCertificates",
+    "RadiusDistribution",
     "RadiusVerification",
+    "Reduction",
+    "RobustError",
+    "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -86,9 +115,13 @@ __all__ = [
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "noise_at_error",
     "prove_kkt",
+    "radius_distribution",
+    "robust_error",
     "robust_network",
     "save_dataset",
+    "slow_law",
     "sweep",
     "test_error",
     "theory",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reluflow._validation import as_positive_int
 
@@ -25,6 +30,24 @@ def resolve_num_threads(num_threads: int | None) -> int:
     if num_threads is None:
         return available_threads()
     return as_positive_int("num_threads", num_threads)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keeps linear algebra libraries to one thread, on which their rounding depends.
+
+    It is also what makes many small factorisations fast: a library that shares each of them out
+    waits for its other threads, on a busy machine for very long.
+    """
+    with _blas_controller().limit(limits=1):
+        yield
+
+
+@cache
+def _blas_controller() -> Any:
+    # SciPy brings a library of its own, which has to be loaded to be found.
+    importlib.import_module("scipy.linalg")
+    return importlib.import_module("threadpoolctl").ThreadpoolController()
 
 
 def _quota() -> int:

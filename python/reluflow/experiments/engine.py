@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import socket
 import threading
@@ -23,13 +24,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from dataclasses import dataclass, field
-from functools import cache
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from reluflow._dispatch import instruction_set
 from reluflow._provenance import __version__
-from reluflow._threads import available_threads
+from reluflow._threads import available_threads, one_blas_thread
 from reluflow._validation import FloatArray, as_positive_int, one_of
 from reluflow.experiments.registry import Record, Scalar
 from reluflow.experiments.store import DONE, FAILED, timestamp
@@ -80,7 +80,7 @@ def execute(call: Call) -> Outcome:
     started, clock = timestamp(), time.perf_counter()
     status, reason, record = DONE, "", Record()
     try:
-        with one_thread():
+        with one_blas_thread():
             found = call.run(call.settings, call.outputs)
             found.require_free_names(call.settings)
         record = found
@@ -105,20 +105,6 @@ def _reason(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}"
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps linear algebra libraries to one thread, on which their rounding depends."""
-    with _thread_controller().limit(limits=1):
-        yield
-
-
-@cache
-def _thread_controller() -> Any:
-    # SciPy brings a library of its own, which has to be loaded to be found.
-    importlib.import_module("scipy.linalg")
-    return importlib.import_module("threadpoolctl").ThreadpoolController()
 
 
 class Pool:
@@ -222,6 +208,12 @@ class Pool:
 
     def _mpi(self) -> Any:
         futures = _optional("mpi4py.futures", "executor='mpi' needs mpi4py", "mpi")
+        if not _under_mpiexec() and shutil.which("mpiexec") is None:
+            # MPI would start the workers with it, and without it hang.
+            raise ValueError(
+                "executor='mpi' finds no mpiexec on PATH; start the sweep with "
+                "'mpiexec -n 8 python -m mpi4py.futures -m reluflow sweep ...'"
+            )
         return futures.MPIPoolExecutor(self.jobs)
 
     def replace(self) -> None:
@@ -239,9 +231,15 @@ class Pool:
             for process in list((getattr(executor, "_processes", None) or {}).values()):
                 process.terminate()
         if self.kind != "dask":
-            executor.shutdown(wait=not (cancel and self.kind == "mpi"), cancel_futures=cancel)
+            # Calls under way in threads or behind MPI cannot be ended; nobody waits for them.
+            executor.shutdown(wait=not cancel or self.kind == "processes", cancel_futures=cancel)
         while self._close:
             self._close.pop()()
+
+
+def _under_mpiexec() -> bool:
+    """Whether the workers were started with this process."""
+    return bool(importlib.import_module("mpi4py.MPI").COMM_WORLD.Get_size() > 1)
 
 
 def _optional(module: str, need: str, extra: str) -> Any:
@@ -255,7 +253,8 @@ def _start_worker() -> None:
     """A worker ends with the driver, however that ends, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Here, so that the libraries' loading is not counted as time of the first run.
-    _thread_controller()
+    with one_blas_thread():
+        pass
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -276,7 +275,7 @@ def run_all(calls: Sequence[Call], pool: Pool) -> Iterator[list[Outcome]]:
     driver = _Driver(calls, pool)
     finished = False
     try:
-        with one_thread():
+        with one_blas_thread():
             pool.start()
             yield from driver.outcomes()
         finished = True

@@ -4,8 +4,9 @@
 
 A primal-dual method (Mehrotra 1992) that stays strictly feasible in (lam, t): the cones are
 quadratic in them, so that the longest feasible step is the root of a quadratic. Kink forces are
-priced in: those of pairs with a_g . x~_i > 0 join until there are none left, which keeps the dense
-systems as small as the answer. docs/theory.md, section 4.4.
+priced in: those of pairs with a_g . x~_i > 0 join until there are none left. The forces of one
+group meet those of another only through the multipliers, so that the linear systems are solved
+group by group. docs/theory.md, section 4.4.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import lapack
 
-from reluflow._validation import BoolArray, FloatArray
-from reluflow.kkt.newton import shortest
-from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, Variables, variables
+from reluflow._validation import BoolArray, FloatArray, IntArray
+from reluflow.kkt.program import ActiveSet, GroupProgram, Solution
+from reluflow.kkt.shortest import bounded
 
 _MAX_ITERATIONS = 80
-_MAX_ROUNDS = 12
+_MAX_ROUNDS = 20
 # Gap relative to the objective, and dual residual, at which Newton's method can take over.
 _TOLERANCE = 1e-12
 _RESIDUAL = 1e-6
@@ -53,11 +54,9 @@ def solve_cone_program(program: GroupProgram) -> tuple[Solution, ActiveSet] | No
         if found is None:
             return None
         solution, active = found
-        # Forces that came out as zero are dropped: the optimum stays, the systems stay small.
-        working = solution.force > _DROPPED * solution.lam.max()
-        joining_forces = _priced_forces(program, solution, groups) & ~working
         if groups.all():
             groups = groups & active.live
+        joining_forces = _priced_forces(program, solution, groups) & ~working
         joining_groups, their_forces = _priced_groups(program, solution, groups)
         if not joining_forces.any() and not joining_groups.any():
             break
@@ -102,12 +101,14 @@ def _priced_groups(
     """Groups outside that no forces fit into their cone, and the forces that come closest."""
     joining, forces = np.zeros_like(groups), np.zeros_like(program.pattern)
     own = program.pattern * solution.lam
-    without_forces = np.einsum("gi,gi->g", own, own @ program.K)
-    for g in np.flatnonzero(~groups & (without_forces > 1)):
-        rho, _, states = shortest(program, solution.lam, int(g))
-        joining[g] = rho > 1 + _PRICE_OF_GROUP
-        forces[g] = joining[g] & (states > 0)
-    return joining, forces
+    outside = np.flatnonzero(~groups & (np.einsum("gi,gi->g", own, own @ program.K) > 1))
+    if len(outside):
+        level = 1 + _PRICE_OF_GROUP
+        cap = np.where(program.harmful[outside], solution.lam, 0.0)
+        bracket = bounded(program.K, own[outside], cap, level=level)
+        joining[outside] = bracket.upper > level
+        forces[outside] = bracket.force > _DROPPED * solution.lam.max()
+    return joining, forces & joining[:, None]
 
 
 class _Iterate(NamedTuple):
@@ -136,110 +137,171 @@ class _Step(NamedTuple):
 
 
 class _Scaled(NamedTuple):
-    """The program over its working variables, in units in which K has mean diagonal 1."""
+    """The program over its working variables x = (lam, t), in units in which K has mean 1.
 
-    variables: Variables
-    K: FloatArray  # between the examples of the variables
-    n: int
+    The forces t stand group by group; `group` and `example` say whose each is.
+    """
+
+    K: FloatArray
+    pattern: FloatArray  # (G, n), 0 or 1
+    group: IntArray
+    example: IntArray
+
+    @property
+    def n(self) -> int:
+        return len(self.K)
 
     @property
     def objective(self) -> FloatArray:
         """Gradient of sum_i lam_i."""
-        h = np.zeros(len(self.variables.example))
+        h = np.zeros(self.n + len(self.example))
         h[: self.n] = 1.0
         return h
 
-    def products(self, x: FloatArray) -> FloatArray:
-        """u (r, G): half the gradient of ||a_g||^2."""
-        pull = self.variables.pull
-        u: FloatArray = pull * (self.K @ (pull * x[:, None]))
-        return u
+    def coefficients(self, x: FloatArray) -> FloatArray:
+        """C (G, n) with a_g = sum_i C_gi x~_i."""
+        C = self.pattern * x[: self.n]
+        C[self.group, self.example] -= x[self.n :]
+        return C
 
-    def hessian(self, c: FloatArray) -> FloatArray:
-        pull = self.variables.pull
-        H: FloatArray = ((pull * c) @ pull.T) * self.K
-        return H
+    def pulled(self, z: FloatArray, c: FloatArray) -> FloatArray:
+        """sum_g c_g times half the gradient of ||a_g||^2, from z = a_g . x~_i."""
+        return np.concatenate(
+            [c @ (self.pattern * z), -c[self.group] * z[self.group, self.example]]
+        )
 
     def linear(self, x: FloatArray) -> FloatArray:
         """A x: all variables, then lam_i - t_gi."""
-        owners = self.variables.example[self.n :]
-        return np.concatenate([x, x[owners] - x[self.n :]])
+        return np.concatenate([x, x[self.example] - x[self.n :]])
 
     def linear_transposed(self, w: FloatArray) -> FloatArray:
         """A^T w."""
-        r = len(self.variables.example)
+        r = self.n + len(self.example)
         result = w[:r].copy()
         result[self.n :] -= w[r:]
-        np.add.at(result, self.variables.example[self.n :], w[r:])
+        np.add.at(result, self.example, w[r:])
         return result
-
-    def add_weighted_linear(self, H: FloatArray, weight: FloatArray) -> None:
-        """H += A^T diag(weight) A."""
-        r, n = len(self.variables.example), self.n
-        owners, forces = self.variables.example[n:], np.arange(n, r)
-        H[np.arange(r), np.arange(r)] += weight[:r]
-        H[forces, forces] += weight[r:]
-        np.add.at(H, (owners, owners), weight[r:])
-        H[forces, owners] -= weight[r:]
-        H[owners, forces] -= weight[r:]
 
 
 def _solve_with_kinks(
     program: GroupProgram, working: BoolArray
 ) -> tuple[Solution, ActiveSet] | None:
-    n, (G, _) = len(program.y), program.pattern.shape
-    everything = ActiveSet(
-        np.ones(n, dtype=bool), working, np.zeros_like(working), np.ones(G, dtype=bool)
-    )
-    layout = variables(program, everything)
     unit = float(program.K.diagonal().mean())
-    scaled = _Scaled(layout, program.K[np.ix_(layout.example, layout.example)] / unit, n)
+    group, example = np.nonzero(working)
+    scaled = _Scaled(program.K / unit, program.pattern.astype(np.float64), group, example)
     iterate = _iterate(scaled)
     if iterate is None:
         return None
-    size = 1 / np.sqrt(unit)
-    force = np.zeros((G, n))
+    size, n = 1 / np.sqrt(unit), scaled.n
+    force = np.zeros(working.shape)
     force[working] = iterate.x[n:] * size
     solution = Solution(iterate.x[:n] * size, force, iterate.c * size)
     return solution, _identify(scaled, iterate, working)
 
 
 def _start(scaled: _Scaled) -> _Iterate:
-    n, r = scaled.n, len(scaled.variables.example)
-    x = np.concatenate([np.ones(n), np.full(r - n, 0.5)])
-    x *= 0.5 / np.sqrt((x @ scaled.products(x)).max())
-    slack = (1 - x @ scaled.products(x)) / 2
+    n = scaled.n
+    x = np.concatenate([np.ones(n), np.full(len(scaled.example), 0.5)])
+    C = scaled.coefficients(x)
+    x *= 0.5 / np.sqrt(_inner(C, C @ scaled.K).max())
+    C = scaled.coefficients(x)
+    slack = (1 - _inner(C, C @ scaled.K)) / 2
     s = scaled.linear(x)
     mu = x[:n].sum() / (len(s) + len(slack))
     return _Iterate(x, slack, mu / slack, s, mu / s)
 
 
+def _inner(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Inner products of rows."""
+    product: FloatArray = np.einsum("gi,gi->g", first, second)
+    return product
+
+
 def _iterate(scaled: _Scaled) -> _Iterate | None:
     h, now = scaled.objective, _start(scaled)
     for _ in range(_MAX_ITERATIONS):
-        u = scaled.products(now.x)
-        residual = u @ now.c - h - scaled.linear_transposed(now.w)
+        z = scaled.coefficients(now.x) @ scaled.K
+        residual = scaled.pulled(z, now.c) - h - scaled.linear_transposed(now.w)
         gap = float(now.slack @ now.c + now.s @ now.w)
         objective = float(now.x[: scaled.n].sum())
         if gap <= _TOLERANCE * objective and np.abs(residual).max() <= _RESIDUAL:
             return now
-        matrix = scaled.hessian(now.c)
-        scaled.add_weighted_linear(matrix, now.w / now.s)
-        matrix += (u * (now.c / now.slack)) @ u.T
-        matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
         try:
-            factor = scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
+            arrow = _Arrow(scaled, now, z)
         except np.linalg.LinAlgError:
             return None
-        now = _advance(scaled, now, _System(factor, u, residual, gap))
+        now = _advance(scaled, now, _System(arrow, z, residual, gap))
     return None
+
+
+class _Arrow:
+    """The linearised system, factorised: forces of one group meet others only through lam.
+
+    The forces are eliminated group by group, which leaves a matrix of the size of lam.
+    """
+
+    def __init__(self, scaled: _Scaled, now: _Iterate, z: FloatArray) -> None:
+        n, self.example = scaled.n, scaled.example
+        weight = now.w / now.s
+        own, joint = weight[n : n + len(self.example)], weight[n + len(self.example) :]
+        of_cone = now.c / now.slack
+        active = scaled.pattern * z
+        top = ((scaled.pattern.T * now.c) @ scaled.pattern) * scaled.K
+        top += (active.T * of_cone) @ active
+        diagonal = weight[:n].copy()
+        np.add.at(diagonal, self.example, joint)
+        top[np.diag_indices(n)] += diagonal
+        self.blocks = []
+        ends = np.searchsorted(scaled.group, np.arange(len(z) + 1))
+        for g in np.flatnonzero(np.diff(ends)):
+            forces = slice(ends[g], ends[g + 1])
+            kink = self.example[forces]
+            # The rows of the forces: their own block, then what couples them to lam.
+            rows = -now.c[g] * scaled.pattern[g] * scaled.K[kink]
+            rows -= np.outer(of_cone[g] * z[g, kink], active[g])
+            rows[np.arange(len(kink)), kink] -= joint[forces]
+            block = now.c[g] * scaled.K[np.ix_(kink, kink)]
+            block += np.outer(of_cone[g] * z[g, kink], z[g, kink])
+            block[np.diag_indices(len(kink))] += own[forces] + joint[forces]
+            factor = _cholesky(block)
+            rows = _lower(factor, rows)
+            top -= rows.T @ rows
+            self.blocks.append((slice(n + forces.start, n + forces.stop), factor, rows))
+        self.top = _cholesky(top)
+        self.n = n
+
+    def solve(self, right: FloatArray) -> FloatArray:
+        """The solution of the whole system."""
+        x, of_lam = np.empty_like(right), right[: self.n].copy()
+        for forces, factor, rows in self.blocks:
+            x[forces] = _lower(factor, right[forces])
+            of_lam -= rows.T @ x[forces]
+        x[: self.n] = _lower(self.top, _lower(self.top, of_lam), transposed=True)
+        for forces, factor, rows in self.blocks:
+            x[forces] = _lower(factor, x[forces] - rows @ x[: self.n], transposed=True)
+        return x
+
+
+# LAPACK itself: systems are small and many, and SciPy's own checks would take most of the time.
+
+
+def _cholesky(matrix: FloatArray) -> FloatArray:
+    matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
+    factor, failed = lapack.dpotrf(matrix, lower=1, clean=0)
+    if failed:
+        raise np.linalg.LinAlgError(f"not positive definite at row {failed}")
+    return np.asarray(factor)
+
+
+def _lower(factor: FloatArray, right: FloatArray, *, transposed: bool = False) -> FloatArray:
+    return np.asarray(lapack.dtrtrs(factor, right, lower=1, trans=int(transposed))[0])
 
 
 class _System(NamedTuple):
     """One linearisation: the factorised matrix and what its right-hand sides need."""
 
-    factor: tuple[FloatArray, bool]
-    u: FloatArray
+    arrow: _Arrow
+    z: FloatArray
     residual: FloatArray
     gap: float
 
@@ -253,8 +315,10 @@ def _advance(scaled: _Scaled, now: _Iterate, system: _System) -> _Iterate:
     target = (max(after, 0.0) / system.gap) ** 3 * mu
     # What the linearisation left out: products of changes, and the curvature of the cones.
     cone_target = target + step.b * step.c + step.q * (now.c + step.c)
-    bent = system._replace(residual=system.residual + scaled.products(step.x) @ step.c)
-    step = _direction(scaled, now, bent, cone_target, target - step.s * step.w)
+    bent = system.residual + scaled.pulled(scaled.coefficients(step.x) @ scaled.K, step.c)
+    step = _direction(
+        scaled, now, system._replace(residual=bent), cone_target, target - step.s * step.w
+    )
     return _moved(now, step, _DAMPING * _longest(now, step))
 
 
@@ -268,13 +332,14 @@ def _direction(
     """Newton's step towards slack c = cone_target and s w = linear_target."""
     cone_pull = cone_target / now.slack - now.c
     linear_pull = linear_target / now.s - now.w
-    right = scaled.linear_transposed(linear_pull) - system.u @ cone_pull - system.residual
-    dx = scipy.linalg.cho_solve(system.factor, right, check_finite=False)
-    b, ds = dx @ system.u, scaled.linear(dx)
+    right = scaled.linear_transposed(linear_pull) - scaled.pulled(system.z, cone_pull)
+    dx = system.arrow.solve(right - system.residual)
+    C = scaled.coefficients(dx)
+    b, ds = _inner(C, system.z), scaled.linear(dx)
     return _Step(
         x=dx,
         b=b,
-        q=dx @ scaled.products(dx) / 2,
+        q=_inner(C, C @ scaled.K) / 2,
         c=cone_pull + now.c / now.slack * b,
         s=ds,
         w=linear_pull - now.w / now.s * ds,
@@ -308,7 +373,7 @@ def _to_zero(value: FloatArray, change: FloatArray) -> float:
 
 def _identify(scaled: _Scaled, found: _Iterate, working: BoolArray) -> ActiveSet:
     """Constraints whose multiplier outweighs their slack, both relative to their size."""
-    n, r = scaled.n, len(scaled.variables.example)
+    n, r = scaled.n, scaled.n + len(scaled.example)
     active = found.w * found.s.max() > found.s * found.w.max()
     support = ~active[:n]
     kink, full = np.zeros_like(working), np.zeros_like(working)

@@ -52,6 +52,16 @@ class NeuronGroups:
         of_neuron[kept] = group.reshape(-1)
         return cls(np.sign(net.v[kept[first]]), pattern[kept[first]], of_neuron)
 
+    def with_patterns(self, pattern: BoolArray) -> NeuronGroups:
+        """The same neurons in groups of other patterns; groups of equal ones become one."""
+        _, first, group = np.unique(
+            np.packbits(pattern, axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        inside = self.of_neuron >= 0
+        of_neuron = np.full(len(self.of_neuron), -1, dtype=np.int64)
+        of_neuron[inside] = group.reshape(-1)[self.of_neuron[inside]]
+        return NeuronGroups(self.sign[first], pattern[first], of_neuron)
+
     def __len__(self) -> int:
         return len(self.sign)
 
@@ -73,6 +83,13 @@ class NeuronGroups:
         mass = np.zeros(len(self))
         np.add.at(mass, self.of_neuron[inside], net.v[inside] ** 2)
         return mass
+
+    def joined(self, group: IntArray) -> NeuronGroups:
+        """Neurons of group g become neurons of group[g]; -1 puts them outside."""
+        inside = self.of_neuron >= 0
+        of_neuron = np.full(len(self.of_neuron), -1, dtype=np.int64)
+        of_neuron[inside] = group[self.of_neuron[inside]]
+        return NeuronGroups(self.sign, self.pattern, of_neuron)
 
     def spread(self, net: TwoLayerNet) -> FloatArray:
         """Share of each neuron in its group's mass, in the ratio of v_j^2; 0 outside groups."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+import time
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from reluflow._results import Result, Status
-from reluflow._validation import FloatArray, as_number
+from reluflow._threads import one_blas_thread
+from reluflow._validation import BoolArray, FloatArray, IntArray, as_number
 from reluflow.data import Dataset
-from reluflow.flow import FlowResult, gradient_flow
-from reluflow.kkt.point import KKTPoint, kkt_point
+from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
+from reluflow.kkt.groups import NeuronGroups
+from reluflow.kkt.point import KKTPoint, Setting, assembled, gram_matrix
+from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet
+from reluflow.reduction import Reduction, pays_off
 
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
@@ -21,15 +26,18 @@ _TENFOLD = 10.0
 
 
 @dataclass(frozen=True)
-class Prediction(Result):
+class FlowPrediction(Result):
     """What was predicted at one moment of the flow.
 
     Attributes
     ----------
     log_inverse_loss : float
     status : Status
-        Of the KKT point computed there.
+        Of the KKT point computed there, before a check at full width.
     normalized_margin : float
+        Of that point; nan where there is none.
+    pattern_changes : int
+        How often the flow's patterns were replaced by those of the solution.
     agrees : bool
         Whether it is the same KKT point as at the moment before.
     """
@@ -37,6 +45,7 @@ class Prediction(Result):
     log_inverse_loss: float
     status: Status
     normalized_margin: float
+    pattern_changes: int
     agrees: bool
 
 
@@ -54,7 +63,7 @@ class FlowLimit(KKTPoint):
         Share of ||theta||^2 that the flow still holds in neurons that are zero in the limit.
     frozen_at : float
         log(1/L) from which on the prediction was the returned one.
-    predictions : tuple of Prediction
+    predictions : tuple of FlowPrediction
         All of them, in order.
     """
 
@@ -62,7 +71,7 @@ class FlowLimit(KKTPoint):
     angle_to_flow: float
     share_to_die: float
     frozen_at: float
-    predictions: tuple[Prediction, ...]
+    predictions: tuple[FlowPrediction, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but networks and matrices, JSON-ready."""
@@ -90,14 +99,19 @@ def flow_limit(
     bias: bool = True,
     log_inverse_loss: float = 0.1,
     max_log_inverse_loss: float = 1e5,
+    rtol: float = 1e-2,
     tol: float = 1e-12,
+    max_seconds: float | None = None,
     **flow_settings: Any,
 ) -> FlowLimit:
     """Where gradient flow from ``net`` tends to: the KKT point, to rounding level.
 
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
-    pattern is computed. It is accepted when two in a row are the same point and its own pattern is
-    the one that it was computed for.
+    pattern is computed; where the solution has another pattern than the flow, it is computed again
+    for that one, until the two agree. A point is accepted when two in a row are the same and its
+    own pattern is the one that it was computed for. Where the dimension is far above n + m, all of
+    it happens in the span of data and network (`reluflow.Reduction`), and only the answer has d
+    coordinates.
 
     Parameters
     ----------
@@ -110,10 +124,14 @@ def flow_limit(
         First value of log(1/L) at which a prediction is made; the next ones are ten times larger.
     max_log_inverse_loss : float
         Last value; then the status is ``not_settled``.
+    rtol : float
+        Error allowed a step of the flow: the limit needs its pattern alone.
     tol : float
         Residual up to which a KKT point is ``converged``.
+    max_seconds : float or None
+        Time after which the flow is not followed further; then the status is ``max_seconds``.
     **flow_settings
-        Passed to `gradient_flow`: loss, rtol, method, form, backend, num_threads, max_seconds, ...
+        Passed to `gradient_flow`: loss, method, form, backend, num_threads, progress, ...
 
     Returns
     -------
@@ -123,73 +141,148 @@ def flow_limit(
     Raises
     ------
     ValueError
-        As for `gradient_flow`.
+        As for `gradient_flow`, and for losses whose flow has no limit direction.
     """
+    require_margin_maximising(flow_settings.get("loss", "exponential"))
+    if pays_off(net, data):
+        reduction = Reduction.of(net, data)
+        found = flow_limit(
+            reduction.net,
+            reduction.data,
+            train_output=train_output,
+            bias=bias,
+            log_inverse_loss=log_inverse_loss,
+            max_log_inverse_loss=max_log_inverse_loss,
+            tol=tol,
+            rtol=rtol,
+            max_seconds=max_seconds,
+            **flow_settings,
+        )
+        flow = replace(found.flow, net=reduction.lift(found.flow.net))
+        return replace(found, net=reduction.lift(found.net), flow=flow)
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
-    settings: dict[str, Any] = {"train_output": train_output, "bias": bias}
-    predictions: list[Prediction] = []
-    previous: KKTPoint | None = None
-    frozen_at = np.inf
+    tol = as_number("tol", tol, at_least=0)
+    setting = Setting(train_output, bias, tol)
+    clock = _Clock(max_seconds)
+    K: FloatArray | None = None
+    before: Solved | None = None
+    predictions: list[FlowPrediction] = []
     while True:
-        flow = gradient_flow(net, data, log_inverse_loss=target, **settings, **flow_settings)
-        point = kkt_point(flow, data, tol=tol, **settings)
-        agrees = previous is not None and same_point(previous, point)
-        frozen_at = min(frozen_at, flow.log_inverse_loss) if agrees else flow.log_inverse_loss
-        predictions.append(
-            Prediction(flow.log_inverse_loss, point.status, point.normalized_margin, agrees)
+        flow = gradient_flow(
+            net,
+            data,
+            log_inverse_loss=target,
+            train_output=train_output,
+            bias=bias,
+            rtol=rtol,
+            max_seconds=clock.remaining(),
+            **flow_settings,
         )
-        status = _verdict(flow, point, agrees)
-        if status is None and target >= last:
-            status = Status.NOT_SETTLED
-        if status is not None:
-            return _limit(point, status, flow, frozen_at, tuple(predictions))
-        net, previous, target = flow.net, point, min(_TENFOLD * target, last)
+        with one_blas_thread():
+            groups = NeuronGroups.of(flow.net, data)
+            stuck, solved = groups.unreached(), None
+            if not len(stuck):
+                if K is None:
+                    K = gram_matrix(data, bias=bias)
+                solved = solve_groups(
+                    flow.net,
+                    groups,
+                    K,
+                    data.y,
+                    train_output=train_output,
+                    correct=True,
+                    near=before,
+                )
+            predictions.append(_prediction(flow, before, solved, stuck))
+            status = _verdict(flow, predictions[-1])
+            if status is None and target >= last:
+                status = Status.NOT_SETTLED
+            if status is not None:
+                point = assembled(flow.net, data, solved, stuck, setting)
+                return _limit(point, status, flow, tuple(predictions))
+        net, before, target = flow.net, solved, min(_TENFOLD * target, last)
 
 
-def _verdict(flow: FlowResult, point: KKTPoint, agrees: bool) -> Status | None:
+class _Clock:
+    """What is left of a time limit."""
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self._limit = max_seconds
+        self._start = time.perf_counter()
+
+    def remaining(self) -> float | None:
+        if self._limit is None:
+            return None
+        return max(0.0, self._limit - (time.perf_counter() - self._start))
+
+
+def _prediction(
+    flow: FlowResult, before: Solved | None, solved: Solved | None, stuck: IntArray
+) -> FlowPrediction:
+    if solved is None:
+        status = Status.STUCK_POINTS if len(stuck) else Status.NOT_SOLVED
+        return FlowPrediction(flow.log_inverse_loss, status, math.nan, 0, False)
+    return FlowPrediction(
+        flow.log_inverse_loss,
+        solved.status,
+        _normalized_margin(flow, solved),
+        solved.corrections,
+        before is not None and same_solution(before, solved),
+    )
+
+
+def _normalized_margin(flow: FlowResult, solved: Solved) -> float:
+    """1 / ||theta||^2 of the solution: docs/theory.md, sections 4.2 and 4.7."""
+    squares = float(solved.found.solution.lam.sum())
+    if solved.program.fixed_mass is None:
+        return 1 / (2 * squares)
+    return 1 / (squares + float((flow.net.v**2).sum()))
+
+
+def _verdict(flow: FlowResult, prediction: FlowPrediction) -> Status | None:
     """How it ends, or None where the flow has to go on."""
     if flow.status != Status.CONVERGED:
         return flow.status
-    if agrees and point.status in (Status.CONVERGED, Status.DEGENERATE):
-        return point.status
+    if prediction.agrees and prediction.status in (Status.CONVERGED, Status.DEGENERATE):
+        return prediction.status
     return None
 
 
-def same_point(first: KKTPoint, second: KKTPoint) -> bool:
+def same_solution(first: Solved, second: Solved) -> bool:
     """Whether two predictions are one KKT point, up to how mass is spread within groups."""
-    size = second.multipliers.max()
-    change = np.abs(first.multipliers - second.multipliers).max()
-    if size == 0 or change > _AGREEMENT * size:
+    lam, other = second.found.solution.lam, first.found.solution.lam
+    if np.abs(lam - other).max() > _AGREEMENT * lam.max():
         return False
-    return _directions(first) == _directions(second)
+    support = lam > _AGREEMENT * lam.max()
+    return _directions(first, support) == _directions(second, support)
 
 
-def _directions(point: KKTPoint) -> set[tuple[float, bytes]]:
+def _directions(solved: Solved, support: BoolArray) -> set[tuple[float, bytes]]:
     """Signs and patterns on the support of the live groups: with lam, these are the directions."""
-    support = point.multipliers > _AGREEMENT * point.multipliers.max()
+    program = solved.program
     return {
-        (group.sign, group.examples[support[group.examples]].tobytes())
-        for group in point.groups
-        if group.mass > 0
+        (float(program.sign[g]), program.pattern[g, support].tobytes())
+        for g in np.flatnonzero(solved.found.active.live)
     }
 
 
 def _limit(
-    point: KKTPoint,
-    status: Status,
-    flow: FlowResult,
-    frozen_at: float,
-    predictions: tuple[Prediction, ...],
+    point: KKTPoint, status: Status, flow: FlowResult, predictions: tuple[FlowPrediction, ...]
 ) -> FlowLimit:
     inherited = {field.name: getattr(point, field.name) for field in fields(KKTPoint)}
-    inherited["status"] = status
+    # The check at full width has the last word.
+    accepted = status in (Status.CONVERGED, Status.DEGENERATE)
+    inherited["status"] = point.status if accepted else status
+    frozen = len(predictions) - 1
+    while predictions[frozen].agrees:
+        frozen -= 1
     return FlowLimit(
         **inherited,
         flow=flow,
         angle_to_flow=angle(flow.net, point.net),
         share_to_die=_share_to_die(flow.net, point.net),
-        frozen_at=float(frozen_at),
+        frozen_at=predictions[frozen].log_inverse_loss,
         predictions=predictions,
     )
 

@@ -10,17 +10,14 @@ docs/theory.md, section 4.5.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-from reluflow._validation import BoolArray, FloatArray
+from reluflow._validation import BoolArray, FloatArray, IntArray
 from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, Variables, variables
-
-StateArray = NDArray[np.int8]
+from reluflow.kkt.shortest import AT_KINK, FULL, bounded, shortest
 
 _MAX_STEPS = 25
 _MAX_CHANGES = 60
@@ -28,6 +25,8 @@ _MAX_CHANGES = 60
 _SOLVED = 2e-14
 _GOOD = 1e-12
 _ZERO = 1e-11
+# Pivots of the cones' equations, relative to the largest, below which these are dependent.
+_DEPENDENT = 1e-10
 
 
 class NewtonResult(NamedTuple):
@@ -41,8 +40,13 @@ class NewtonResult(NamedTuple):
         Linear solves, and corrections of the active set.
     singular : bool
         Whether the equations of the final active set are dependent.
-    degenerate : bool
-        Whether they are, or a constraint and its multiplier vanish together.
+    strict : bool
+        Whether no constraint vanishes together with its multiplier.
+    twin_of : ndarray of int64, shape (G,)
+        The live group that a group has the pattern of on the support, itself included; -1 for
+        groups that die.
+    finished : bool
+        Whether the iteration ended on this active set; else it is what it was started from.
     """
 
     solution: Solution
@@ -50,13 +54,27 @@ class NewtonResult(NamedTuple):
     steps: int
     changes: int
     singular: bool
-    degenerate: bool
+    strict: bool
+    twin_of: IntArray
+    finished: bool = True
 
 
-def newton(program: GroupProgram, start: Solution, active: ActiveSet) -> NewtonResult | None:
-    """The solution near a start, or None where the iteration cycles or diverges."""
+def unfinished(program: GroupProgram, start: Solution, active: ActiveSet) -> NewtonResult:
+    """A start from which the iteration does not come to an end, as a result."""
+    return NewtonResult(start, active, 0, 0, False, False, _twins(program, active), False)
+
+
+def newton(
+    program: GroupProgram, start: Solution, active: ActiveSet, weight: FloatArray
+) -> NewtonResult | None:
+    """The solution near a start, or None where the iteration cycles or diverges.
+
+    Groups that differ only where multipliers are zero have one direction, and only the sum of
+    their masses is determined: the heaviest of them by ``weight`` (G,) carries all of it.
+    """
     seen: set[bytes] = set()
-    solution, steps = start, 0
+    solution, active = _without_twins(program, start, active, weight)
+    steps = 0
     for changes in range(_MAX_CHANGES):
         if active.key in seen:
             return None
@@ -68,10 +86,47 @@ def newton(program: GroupProgram, start: Solution, active: ActiveSet) -> NewtonR
         steps += used
         corrected = _corrected(program, solution, active)
         if corrected.key == active.key:
-            degenerate = singular or _degenerate(program, solution, active)
-            return NewtonResult(solution, active, steps, changes, singular, degenerate)
+            strict = not singular and _strict(program, solution, active)
+            twins = _twins(program, active)
+            return NewtonResult(solution, active, steps, changes, singular, strict, twins)
         active = corrected
     return None
+
+
+# --- groups with one direction --------------------------------------------------------------------
+
+
+def _twins(program: GroupProgram, active: ActiveSet) -> IntArray:
+    """The first live group with the same pattern on the support, for each group; else -1."""
+    if program.fixed_mass is not None:
+        return np.arange(len(active.live))
+    twin_of = np.full(len(active.live), -1, dtype=np.int64)
+    first: dict[bytes, int] = {}
+    packed = np.packbits(program.pattern[:, active.support], axis=1)
+    # An empty pattern on the support is no direction at all.
+    keys = [row.tobytes() if row.any() else b"" for row in packed]
+    for g in np.flatnonzero(active.live):
+        first.setdefault(keys[g], int(g))
+    for h, key in enumerate(keys):
+        twin_of[h] = first.get(key, -1) if key else -1
+    return twin_of
+
+
+def _without_twins(
+    program: GroupProgram, start: Solution, active: ActiveSet, weight: FloatArray
+) -> tuple[Solution, ActiveSet]:
+    if program.fixed_mass is not None:
+        return start, active
+    twin_of, mass, live = _twins(program, active), start.mass.copy(), active.live.copy()
+    for first in np.unique(twin_of[live]):
+        together = np.flatnonzero(live & (twin_of == first))
+        kept = together[weight[together].argmax()]
+        total = mass[together].sum()
+        mass[together], live[together] = 0.0, False
+        mass[kept], live[kept] = total, True
+    kink, full = active.kink & live[:, None], active.full & live[:, None]
+    force = np.where(live[:, None], start.force, 0.0)
+    return Solution(start.lam, force, mass), ActiveSet(active.support, kink, full, live)
 
 
 # --- smooth equations on one active set -----------------------------------------------------------
@@ -81,28 +136,34 @@ def _solve_equations(
     program: GroupProgram, start: Solution, active: ActiveSet
 ) -> tuple[Solution, int, bool] | None:
     layout = variables(program, active)
-    K = program.K[np.ix_(layout.example, layout.example)]
     x, c = _pack(start, active)
     objective = np.zeros(len(x))
     objective[: int(active.support.sum())] = 1.0
+    bound = active.live if program.fixed_mass is None else np.zeros_like(active.live)
     best, singular = np.inf, False
     for step in range(_MAX_STEPS):
-        u = layout.pull * (K @ (layout.pull * x[:, None]))
-        slope, cone = objective - u @ c, (1 - x @ u) / 2
-        bound = active.live if program.fixed_mass is None else np.zeros_like(active.live)
-        cone = np.where(bound, cone, 0.0)
+        now = _unpack(start, active, x, c)
+        z = program.preactivations(now.lam, now.force)
+        u = layout.pull * z.T[layout.example]
+        slope, cone = objective - u @ c, np.where(bound, (1 - x @ u) / 2, 0.0)
         # u c are margins and c (a . x~): all of order one, like the cones.
         error = max(np.abs(slope).max(initial=0.0), np.abs(cone).max(initial=0.0))
         if error <= _SOLVED or (error <= _GOOD and error > best / 4):
-            return _unpack(start, active, layout, x, c), step, singular
+            return now, step, singular
         if not np.isfinite(error) or (step > 8 and error > best):
             return None
         best = min(best, error)
-        H = ((layout.pull * c) @ layout.pull.T) * K
-        dx, dc, was_singular = _newton_step(H, u, slope, cone, bound)
+        dx, dc, was_singular = _newton_step(_hessian(program, layout, c), u, slope, cone, bound)
         singular = singular or was_singular
         x, c = x + dx, c + dc
     return None
+
+
+def _hessian(program: GroupProgram, layout: Variables, c: FloatArray) -> FloatArray:
+    """sum_g c_g D_g D_g^T."""
+    H: FloatArray = (layout.pull * c) @ layout.pull.T
+    H *= program.K[np.ix_(layout.example, layout.example)]
+    return H
 
 
 def _pack(solution: Solution, active: ActiveSet) -> tuple[FloatArray, FloatArray]:
@@ -110,9 +171,7 @@ def _pack(solution: Solution, active: ActiveSet) -> tuple[FloatArray, FloatArray
     return x, np.where(active.live, solution.mass, 0.0)
 
 
-def _unpack(
-    like: Solution, active: ActiveSet, layout: Variables, x: FloatArray, c: FloatArray
-) -> Solution:
+def _unpack(like: Solution, active: ActiveSet, x: FloatArray, c: FloatArray) -> Solution:
     supported = int(active.support.sum())
     lam, force = np.zeros_like(like.lam), np.zeros_like(like.force)
     lam[active.support] = x[:supported]
@@ -124,24 +183,30 @@ def _newton_step(
     H: FloatArray, u: FloatArray, slope: FloatArray, cone: FloatArray, bound: BoolArray
 ) -> tuple[FloatArray, FloatArray, bool]:
     """H dx + U dc = slope, U^T dx = cone: the first block by Cholesky, the cones by Schur."""
-    live, dc = bound, np.zeros(len(bound))
+    U, dc = u[:, bound], np.zeros(len(bound))
     try:
         factor = scipy.linalg.cho_factor(H, check_finite=False)
-        inverse = scipy.linalg.cho_solve(
-            factor, np.column_stack([slope, u[:, live]]), check_finite=False
-        )
-        schur = u[:, live].T @ inverse[:, 1:]
-        dc[live] = np.linalg.solve(schur, u[:, live].T @ inverse[:, 0] - cone[live])
-        dx = inverse[:, 0] - inverse[:, 1:] @ dc[live]
-        if np.isfinite(dx).all():
-            return dx, dc, False
+        inverse = scipy.linalg.cho_solve(factor, np.column_stack([slope, U]), check_finite=False)
+        schur = scipy.linalg.cholesky(U.T @ inverse[:, 1:], lower=True, check_finite=False)
+        pivots = schur.diagonal()
+        if len(pivots) == 0 or pivots.min() > _DEPENDENT * pivots.max():
+            right = U.T @ inverse[:, 0] - cone[bound]
+            dc[bound] = scipy.linalg.cho_solve((schur, True), right, check_finite=False)
+            dx = inverse[:, 0] - inverse[:, 1:] @ dc[bound]
+            if np.isfinite(dx).all():
+                return dx, dc, False
     except np.linalg.LinAlgError:
         pass
     # Dependent equations, from duplicate examples or degenerate kinks: the shortest step.
-    U = u[:, live]
     saddle = np.block([[H, U], [U.T, np.zeros((U.shape[1],) * 2)]])
-    step = np.linalg.lstsq(saddle, np.concatenate([slope, cone[live]]), rcond=1e-12)[0]
-    dc[live] = step[len(slope) :]
+    step = scipy.linalg.lstsq(
+        saddle,
+        np.concatenate([slope, cone[bound]]),
+        cond=1e-12,
+        lapack_driver="gelsy",
+        check_finite=False,
+    )[0]
+    dc[bound] = step[len(slope) :]
     return step[: len(slope)], dc, True
 
 
@@ -179,76 +244,31 @@ def _corrected(program: GroupProgram, found: Solution, active: ActiveSet) -> Act
 
 def _woken(program: GroupProgram, found: Solution, active: ActiveSet) -> ActiveSet:
     """Groups that are not live must fit into their cone by their own choice of forces."""
+    if program.fixed_mass is not None:
+        return active
+    asleep = np.flatnonzero(~active.live & (_twins(program, active) < 0))
+    own = program.pattern[asleep] * found.lam
+    cap = np.where(program.harmful[asleep], found.lam, 0.0)
+    bracket = bounded(program.K, own, cap, level=1 + _ZERO)
     kink, full, live = active.kink.copy(), active.full.copy(), active.live.copy()
-    for g in np.flatnonzero(~active.live):
+    for g in asleep[bracket.upper > 1 + _ZERO]:
         rho, _, states = shortest(program, found.lam, int(g))
         if rho > 1 + _ZERO:
-            live[g], kink[g], full[g] = True, states == 1, states == 2
+            live[g], kink[g], full[g] = True, states == AT_KINK, states == FULL
     return ActiveSet(active.support, kink, full, live)
 
 
-def _degenerate(program: GroupProgram, found: Solution, active: ActiveSet) -> bool:
-    """Whether a constraint and its multiplier vanish together, up to 1e-9 of their size."""
+def _strict(program: GroupProgram, found: Solution, active: ActiveSet) -> bool:
+    """Whether no constraint vanishes with its multiplier, up to 1e-9 of their size."""
     lam, force, mass = found
     z = program.preactivations(lam, force)
     tiny, size = 1e-9, np.abs(lam).max()
     margins = program.margins(mass, z)
     inner = np.minimum(force, lam - force)[active.kink]
     harmful = program.harmful & active.support & active.live[:, None] & ~active.kink
-    return bool(
+    return not bool(
         (lam[active.support] < tiny * size).any()
         or (np.abs(margins[~active.support] - 1) < tiny).any()
         or (inner < tiny * size).any()
         or (np.abs(z[harmful]) < tiny * np.abs(z).max()).any()
     )
-
-
-# --- the shortest direction of one group ----------------------------------------------------------
-
-
-def shortest(
-    program: GroupProgram, lam: FloatArray, g: int
-) -> tuple[float, FloatArray, StateArray]:
-    """rho_g = min over 0 <= t <= lam of ||a_g||, with its t (n,) and states (n,) 0, 1 or 2.
-
-    States: 0 no force, 1 at the kink, 2 full. A group with rho_g < 1 dies along the flow, its
-    share like log(1/L)^-(1 - rho_g) (docs/theory.md, section 2.5).
-    """
-    return shortest_of_pattern(program.K, program.pattern[g], program.harmful[g], lam)
-
-
-def shortest_of_pattern(
-    K: FloatArray, pattern: BoolArray, harmful: BoolArray, lam: FloatArray
-) -> tuple[float, FloatArray, StateArray]:
-    """`shortest` for any pattern."""
-    own = pattern * lam
-    base = K @ own
-    harmful = harmful & (lam > 0)
-    states = np.zeros(len(lam), dtype=np.int8)
-    seen: set[bytes] = set()
-    while states.tobytes() not in seen:
-        seen.add(states.tobytes())
-        t = np.where(states == 2, lam, 0.0)
-        kink = np.flatnonzero(states == 1)
-        t[kink] = _solve_gram(K[np.ix_(kink, kink)], (base - K @ t)[kink])
-        z = base - K @ t
-        flat, small = _ZERO * np.abs(base).max(), _ZERO * lam.max()
-        changed = states.copy()
-        changed[harmful & (states == 0) & (z > flat)] = 1
-        changed[harmful & (states == 2) & (z < -flat)] = 1
-        changed[(states == 1) & (t < -small)] = 0
-        changed[(states == 1) & (t > lam + small)] = 2
-        states = changed
-    t = np.clip(t, 0, np.where(harmful, lam, 0))
-    a = own - t
-    return math.sqrt(max(float(a @ K @ a), 0.0)), t, states
-
-
-def _solve_gram(K: FloatArray, right: FloatArray) -> FloatArray:
-    """K^-1 right, or the shortest solution where examples are dependent."""
-    try:
-        factor = scipy.linalg.cho_factor(K, check_finite=False)
-    except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.lstsq(K, right, rcond=1e-13)[0], dtype=np.float64)
-    solution: FloatArray = scipy.linalg.cho_solve(factor, right, check_finite=False)
-    return solution

@@ -8,21 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reluflow._results import Result, Status
-from reluflow._validation import BoolArray, FloatArray, IntArray, as_number, require_memory
+from reluflow._threads import one_blas_thread
+from reluflow._validation import FloatArray, IntArray, as_number, require_memory
 from reluflow.data import Dataset
 from reluflow.flow import FlowResult
-from reluflow.kkt.cone import solve_cone_program
 from reluflow.kkt.groups import NeuronGroups
-from reluflow.kkt.newton import NewtonResult, newton, shortest
-from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, variables
-from reluflow.kkt.quadratic import QuadraticProgram, solve
 from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
-from reluflow.kkt.start import linear_start
+from reluflow.kkt.shortest import shortest
+from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet, require_dim
-
-# Pre-activations within this share of the largest are zero when a pattern is checked.
-_ZERO = 1e-10
-_MAX_PRICING = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +74,14 @@ class KKTPoint(Result):
         Live groups first.
     stuck_points : ndarray of int64
         With status ``stuck_points``: the examples for which no multipliers exist.
+    strict : bool
+        Whether no constraint vanishes together with its multiplier. Where one does, however small
+        a change of the data may change support, kinks or patterns.
     newton_steps, set_changes : int
         Linear solves of the final iteration, and corrections of its active set.
+    pattern_changes : int
+        How often the neurons' patterns were replaced by those of the solution (see
+        ``correct_pattern`` of `kkt_point`).
     """
 
     status: Status
@@ -97,8 +97,10 @@ class KKTPoint(Result):
     normalized_margin: float
     groups: tuple[Group, ...]
     stuck_points: IntArray
+    strict: bool
     newton_steps: int
     set_changes: int
+    pattern_changes: int
 
     @property
     def residuals(self) -> KKTResiduals:
@@ -140,6 +142,7 @@ def kkt_point(
     train_output: bool = True,
     bias: bool = True,
     tol: float = 1e-12,
+    correct_pattern: bool = False,
 ) -> KKTPoint:
     """The KKT point with the activation pattern of a network, such as the end of a flow.
 
@@ -157,12 +160,16 @@ def kkt_point(
         Whether v and b belong to the parameters.
     tol : float
         Residual up to which the status is ``converged``.
+    correct_pattern : bool
+        Whether a solution that is active on other helpful examples than its neurons were gives
+        them its own pattern, again and again until the two agree.
 
     Returns
     -------
     KKTPoint
         With status ``inconsistent_pattern`` where the solution is active on other helpful examples
-        than its neurons were: then it is no KKT point, and the flow must go on.
+        than its neurons were: then it is no KKT point, and the flow must go on. With status
+        ``stuck_points`` where no multipliers exist, because no neuron reaches those examples.
 
     Raises
     ------
@@ -184,223 +191,63 @@ def kkt_point(
         )
     tol = as_number("tol", tol, at_least=0)
     require_memory("the Gram matrix", 8.0 * 3 * data.n**2)
-    setting = _Setting(train_output, bias, tol)
-    groups = NeuronGroups.of(net, data)
-    if len(groups.unreached()):
-        return no_point(net, data, Status.STUCK_POINTS, groups.unreached(), setting)
-    K = data.X @ data.X.T + (1.0 if bias else 0.0)
-    if train_output:
-        program = GroupProgram(K, data.y, groups.sign, groups.pattern)
-        found = _trained_output(program, groups.masses(net))
-    else:
-        program = GroupProgram(K, data.y, groups.sign, groups.pattern, groups.masses(net))
-        found = _fixed_output(program)
-    if found is None:
-        return no_point(net, data, Status.NOT_SOLVED, np.empty(0, dtype=np.int64), setting)
-    return _assembled(net, data, groups, program, found, setting)
+    with one_blas_thread():
+        groups = NeuronGroups.of(net, data)
+        stuck = groups.unreached()
+        solved = None
+        if not len(stuck):
+            K = gram_matrix(data, bias=bias)
+            solved = solve_groups(
+                net, groups, K, data.y, train_output=train_output, correct=correct_pattern
+            )
+        return assembled(net, data, solved, stuck, Setting(train_output, bias, tol))
 
 
-class _Setting(NamedTuple):
+def gram_matrix(data: Dataset, *, bias: bool) -> FloatArray:
+    """K_il = x~_i . x~_l."""
+    K: FloatArray = data.X @ data.X.T
+    if bias:
+        K += 1.0
+    return K
+
+
+class Setting(NamedTuple):
+    """What is trained, and the residual up to which a point is one."""
+
     train_output: bool
     bias: bool
     tol: float
 
 
-def no_point(
-    net: TwoLayerNet, data: Dataset, status: Status, stuck: IntArray, setting: _Setting
+def assembled(
+    net: TwoLayerNet, data: Dataset, solved: Solved | None, stuck: IntArray, setting: Setting
 ) -> KKTPoint:
-    """What is returned where there is no KKT point: the network itself, with multipliers zero."""
-    lam = np.zeros(data.n)
-    clarke = (data.X @ net.W.T + net.b > 0).astype(np.float64)
-    residuals = _residuals(net, data, lam, clarke, setting)
-    return _point(status, net, lam, clarke, residuals, (), stuck, 0, 0)
+    """The solution spread over the neurons of ``net``, and checked at full width.
 
-
-# --- solving --------------------------------------------------------------------------------------
-
-
-def _trained_output(program: GroupProgram, mass: FloatArray) -> NewtonResult | None:
-    """From linear solves where that works, else from the cone program."""
-    start = linear_start(program, mass)
-    found = None if start is None else newton(program, *start)
-    if found is not None:
-        return found
-    approximate = solve_cone_program(program)
-    return None if approximate is None else newton(program, *approximate)
-
-
-def _fixed_output(program: GroupProgram) -> NewtonResult | None:
-    """The convex quadratic program, kink forces priced in, and finished by Newton's method."""
-    assert program.fixed_mass is not None
-    n, live = len(program.y), np.ones(len(program.sign), dtype=bool)
-    working = np.zeros_like(program.pattern)
-    support = np.ones(n, dtype=bool)
-    for _ in range(_MAX_PRICING):
-        lam, force = _solve_quadratic(program, working, support)
-        z = program.preactivations(lam, force)
-        support = lam > 0
-        # Without its forces an example seems to have the margin of its helpful groups alone.
-        short = program.margins(program.fixed_mass, z) < 1 - _ZERO
-        joining = program.harmful & (support | short) & ~working & (z > _ZERO * np.abs(z).max())
-        if not joining.any():
-            break
-        working |= joining
-    small = _ZERO * lam.max()
-    carried = working & support
-    full = carried & (force >= lam - small)
-    active = ActiveSet(support, carried & (force > small) & ~full, full, live)
-    return newton(program, Solution(lam, force, program.fixed_mass), active)
-
-
-def _solve_quadratic(
-    program: GroupProgram, working: BoolArray, support: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    n, live = len(program.y), np.ones(len(program.sign), dtype=bool)
-    everything = ActiveSet(np.ones(n, dtype=bool), working, np.zeros_like(working), live)
-    layout = variables(program, everything)
-    assert program.fixed_mass is not None
-    H = (layout.pull * program.fixed_mass) @ layout.pull.T
-    H *= program.K[np.ix_(layout.example, layout.example)]
-    h = np.concatenate([np.ones(n), np.zeros(len(layout.example) - n)])
-    x = solve(QuadraticProgram(H, h, layout.example[n:]), support)
-    force = np.zeros(working.shape)
-    force[working] = x[n:]
-    return x[:n], force
-
-
-# --- the answer -----------------------------------------------------------------------------------
-
-
-def _assembled(
-    net: TwoLayerNet,
-    data: Dataset,
-    groups: NeuronGroups,
-    program: GroupProgram,
-    found: NewtonResult,
-    setting: _Setting,
-) -> KKTPoint:
-    lam = found.solution.lam
-    limit = _spread(net, data, groups, program, found, setting)
-    clarke = _clarke(net, data, groups, found, limit)
-    residuals = _residuals(limit, data, lam, clarke, setting)
-    if not _consistent(program, found):
-        status = Status.INCONSISTENT_PATTERN
-    elif residuals.worst > setting.tol:
-        status = Status.NOT_SOLVED
-    elif found.singular:
-        status = Status.DEGENERATE
-    else:
-        status = Status.CONVERGED
-    return _point(
-        status,
-        limit,
-        lam,
-        clarke,
-        residuals,
-        _described(groups, program, found),
-        np.empty(0, dtype=np.int64),
-        found.steps,
-        found.changes,
-    )
-
-
-def _spread(
-    net: TwoLayerNet,
-    data: Dataset,
-    groups: NeuronGroups,
-    program: GroupProgram,
-    found: NewtonResult,
-    setting: _Setting,
-) -> TwoLayerNet:
-    """w~_j = |v_j| a_g, with v_j^2 the group's mass in the ratio of the given network."""
-    lam, force, mass = found.solution
-    inside = groups.of_neuron >= 0
-    group = groups.of_neuron[inside]
-    v = np.zeros(net.width)
-    if setting.train_output:
-        v[inside] = groups.sign[group] * np.sqrt(mass[group] * groups.spread(net)[inside])
-    else:
-        v = net.v.copy()
-    coefficients = program.coefficients(lam, force)
-    W, b = np.zeros_like(net.W), np.zeros_like(net.b)
-    size = np.abs(v[inside])
-    W[inside] = size[:, None] * (coefficients @ data.X)[group]
-    if setting.bias:
-        b[inside] = size * coefficients.sum(axis=1)[group]
-    return TwoLayerNet(W, b, v)
-
-
-def _clarke(
-    net: TwoLayerNet,
-    data: Dataset,
-    groups: NeuronGroups,
-    found: NewtonResult,
-    limit: TwoLayerNet,
-) -> FloatArray:
-    """t_gi / lam_i on harmful examples, the pattern on helpful ones, 0 for dead neurons."""
-    lam, force, _ = found.solution
-    weights = groups.pattern + force / np.where(lam > 0, lam, 1)
-    clarke = np.zeros((data.n, net.width))
-    inside = groups.of_neuron >= 0
-    clarke[:, inside] = weights[groups.of_neuron[inside]].T
-    # Where lam_i = 0 the weight acts on nothing; it still is one.
-    idle = lam == 0
-    clarke[idle] = data.X[idle] @ limit.W.T + limit.b > 0
-    return np.clip(clarke, 0, 1)
-
-
-def _consistent(program: GroupProgram, found: NewtonResult) -> bool:
-    """Whether live groups are active on the support vectors of their pattern, and no others.
-
-    Examples with multiplier zero do not act on any group, whichever side they are on.
+    Where there is none, the network itself with multipliers zero.
     """
-    live, support = found.active.live, found.active.support
-    z = program.preactivations(found.solution.lam, found.solution.force)[np.ix_(live, support)]
-    flat = _ZERO * np.abs(z).max()
-    pattern = program.pattern[np.ix_(live, support)]
-    harmful = program.harmful[np.ix_(live, support)]
-    return bool((z[pattern] > -flat).all() and (z[~pattern & ~harmful] < flat).all())
-
-
-def _described(
-    groups: NeuronGroups, program: GroupProgram, found: NewtonResult
-) -> tuple[Group, ...]:
-    mass, live = found.solution.mass, found.active.live
-    order = np.lexsort((np.arange(len(groups)), -mass, ~live))
-    return tuple(
-        Group(
-            sign=float(groups.sign[g]),
-            mass=float(mass[g]) if live[g] else 0.0,
-            rho=1.0 if live[g] else shortest(program, found.solution.lam, int(g))[0],
-            neurons=np.flatnonzero(groups.of_neuron == g).astype(np.int64),
-            examples=np.flatnonzero(groups.pattern[g]).astype(np.int64),
-        )
-        for g in order
+    if solved is None:
+        lam, limit = np.zeros(data.n), net
+        described: tuple[Group, ...] = ()
+        clarke = (data.X @ net.W.T + net.b > 0).astype(np.float64)
+        status = Status.STUCK_POINTS if len(stuck) else Status.NOT_SOLVED
+        steps = changes = corrections = 0
+        strict = False
+    else:
+        found = solved.found
+        joined = solved.groups.joined(found.twin_of)
+        lam, limit = found.solution.lam, _spread(net, data, joined, solved, setting)
+        clarke, described = _clarke(data, joined, solved, limit), _described(joined, solved)
+        status, strict = solved.status, found.strict
+        steps, changes, corrections = found.steps, found.changes, solved.corrections
+    residuals = kkt_residuals(
+        limit, data, lam, clarke, train_output=setting.train_output, bias=setting.bias
     )
-
-
-def _residuals(
-    net: TwoLayerNet, data: Dataset, lam: FloatArray, clarke: FloatArray, setting: _Setting
-) -> KKTResiduals:
-    return kkt_residuals(
-        net, data, lam, clarke, train_output=setting.train_output, bias=setting.bias
-    )
-
-
-def _point(
-    status: Status,
-    net: TwoLayerNet,
-    lam: FloatArray,
-    clarke: FloatArray,
-    residuals: KKTResiduals,
-    groups: tuple[Group, ...],
-    stuck: IntArray,
-    steps: int,
-    changes: int,
-) -> KKTPoint:
+    if status in (Status.CONVERGED, Status.DEGENERATE) and residuals.worst > setting.tol:
+        status = Status.NOT_SOLVED
     return KKTPoint(
         status=status,
-        net=net,
+        net=limit,
         multipliers=lam,
         kinks=Kinks.from_weights(clarke),
         clarke=clarke,
@@ -410,8 +257,66 @@ def _point(
         complementarity=residuals.complementarity,
         clarke_violation=residuals.clarke_violation,
         normalized_margin=residuals.normalized_margin,
-        groups=groups,
+        groups=described,
         stuck_points=stuck,
+        strict=strict,
         newton_steps=steps,
         set_changes=changes,
+        pattern_changes=corrections,
+    )
+
+
+def _spread(
+    net: TwoLayerNet, data: Dataset, joined: NeuronGroups, solved: Solved, setting: Setting
+) -> TwoLayerNet:
+    """w~_j = |v_j| a_g, with v_j^2 the group's mass in the ratio of the given network."""
+    lam, force, mass = solved.found.solution
+    inside = joined.of_neuron >= 0
+    group = joined.of_neuron[inside]
+    v = np.zeros(net.width)
+    if setting.train_output:
+        v[inside] = joined.sign[group] * np.sqrt(mass[group] * joined.spread(net)[inside])
+    else:
+        v = net.v.copy()
+    coefficients = solved.program.coefficients(lam, force)
+    W, b = np.zeros_like(net.W), np.zeros_like(net.b)
+    size, used = np.abs(v[inside]), np.unique(group)
+    directions = np.zeros((len(coefficients), data.dim))
+    directions[used] = coefficients[used] @ data.X
+    W[inside] = size[:, None] * directions[group]
+    if setting.bias:
+        b[inside] = size * coefficients.sum(axis=1)[group]
+    return TwoLayerNet(W, b, v)
+
+
+def _clarke(data: Dataset, joined: NeuronGroups, solved: Solved, limit: TwoLayerNet) -> FloatArray:
+    """t_gi / lam_i on harmful examples, the pattern on helpful ones, 0 for dead neurons."""
+    lam, force, _ = solved.found.solution
+    weights = joined.pattern + force / np.where(lam > 0, lam, 1)
+    clarke = np.zeros((data.n, limit.width))
+    inside = joined.of_neuron >= 0
+    clarke[:, inside] = weights[joined.of_neuron[inside]].T
+    # Where lam_i = 0 the weight acts on nothing; it still is one.
+    idle = lam == 0
+    clarke[idle] = data.X[idle] @ limit.W.T + limit.b > 0
+    return np.clip(clarke, 0, 1)
+
+
+def _described(joined: NeuronGroups, solved: Solved) -> tuple[Group, ...]:
+    """Live groups with the neurons of their twins, the heaviest first; then those that die."""
+    found = solved.found
+    mass, live, twin = found.solution.mass, found.active.live, found.twin_of
+    listed = np.flatnonzero((twin < 0) | (twin == np.arange(len(twin))))
+    order = listed[np.lexsort((listed, -mass[listed], ~live[listed]))]
+    return tuple(
+        Group(
+            sign=float(joined.sign[g]),
+            mass=float(mass[g]) if live[g] else 0.0,
+            rho=1.0 if live[g] else shortest(solved.program, found.solution.lam, int(g))[0],
+            neurons=np.flatnonzero(
+                (joined.of_neuron if live[g] else solved.groups.of_neuron) == g
+            ).astype(np.int64),
+            examples=np.flatnonzero(joined.pattern[g]).astype(np.int64),
+        )
+        for g in order
     )

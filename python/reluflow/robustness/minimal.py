@@ -28,8 +28,10 @@ from reluflow._validation import (
 )
 from reluflow.certificates import RadiusCertificates
 from reluflow.data import ClusterModel, Dataset
-from reluflow.network import TwoLayerNet, require_dim
+from reluflow.deep_network import DeepNet
+from reluflow.network import HasDim, TwoLayerNet, require_dim
 from reluflow.robustness._certified import certificates_of
+from reluflow.robustness._deep_search import DeepBounds, search_deep
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
 from reluflow.robustness._row_space import RowSpace
 from reluflow.robustness._targets import targets_for
@@ -166,7 +168,7 @@ class Perturbations(Result):
 
 
 def min_perturbation(
-    net: TwoLayerNet,
+    net: TwoLayerNet | DeepNet,
     X: ArrayLike,
     y: ArrayLike | None = None,
     *,
@@ -187,9 +189,14 @@ def min_perturbation(
     whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
     the ball, minorants with lowered curvatures, branch and bound. docs/theory.md, section 7.
 
+    A `DeepNet` that is a two-layer ReLU network (`DeepNet.to_two_layer`) is treated as one. Of any
+    other the radius is an upper bound, from a search that turns rays towards the boundary's
+    normal, and the lower bound is the margin over the product of the layers' spectral norms, 0 for
+    polynomial activations (docs/theory.md, section 8).
+
     Parameters
     ----------
-    net : TwoLayerNet
+    net : TwoLayerNet or DeepNet
     X : array_like, shape (n, d)
         Points, one a row.
     y : array_like, shape (n,), optional
@@ -239,6 +246,17 @@ def min_perturbation(
     require_memory(f"perturbations of {len(points)} x {net.dim}", 16.0 * points.size)
     if labels is None:
         labels = np.where(net(points, num_threads=threads) >= 0, 1.0, -1.0)
+    if isinstance(net, DeepNet):
+        if not net.is_two_layer:
+            targets, order = targets_for(points, labels, source)
+            _require_nonstrict(definition)
+            if keep_certificates:
+                raise ValueError(
+                    "keep_certificates needs a two-layer network: others have no proofs"
+                )
+            bounds = search_deep(net, points, labels, targets, order, max_seconds=seconds)
+            return _of_deep_network(net, bounds, points, labels, rtol, start)
+        net = net.to_two_layer()
     space = RowSpace.of(net)
     preactivations = space.preactivations(points)
     targets, target_order = targets_for(points, labels, source)
@@ -285,8 +303,47 @@ def min_perturbation(
     )
 
 
+def _require_nonstrict(definition: str) -> None:
+    if definition != "nonstrict":
+        raise ValueError(
+            f"definition={definition!r} is for two-layer networks; others are searched with "
+            "'nonstrict'"
+        )
+
+
+def _of_deep_network(
+    net: DeepNet,
+    bounds: DeepBounds,
+    points: FloatArray,
+    labels: FloatArray,
+    rtol: float,
+    start: float,
+) -> Perturbations:
+    proved = bounds.lower_bound >= (1 - rtol) * bounds.radius
+    found = np.isfinite(bounds.radius) & (bounds.radius > 0)
+    moved = points[found] + (1 + _OVERSHOOT) * bounds.perturbation[found]
+    flips = labels[found] * net(moved) <= 0
+    searched = np.where(proved, "Lipschitz", "local search")
+    method = np.where(bounds.radius == 0, "misclassified", searched)
+    status = _status("none" if bounds.finished else "deadline", proved)
+    return Perturbations(
+        radius=bounds.radius,
+        lower_bound=bounds.lower_bound,
+        perturbation=bounds.perturbation,
+        proved=proved,
+        method=tuple(method.tolist()),
+        nodes=np.zeros(len(points), dtype=np.int64),
+        flips=float(flips.mean()) if len(flips) else 1.0,
+        definition="nonstrict",
+        rtol=rtol,
+        status=status,
+        provenance=provenance(backend="native", num_threads=1),
+        seconds=time.perf_counter() - start,
+    )
+
+
 def _as_source(
-    clusters: ClusterModel | Dataset | None, net: TwoLayerNet
+    clusters: ClusterModel | Dataset | None, net: HasDim
 ) -> ClusterModel | Dataset | None:
     if clusters is None:
         return None

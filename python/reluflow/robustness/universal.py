@@ -15,7 +15,9 @@ from reluflow._results import Result, Status
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import FloatArray, as_array, as_number, as_positive_int
 from reluflow.data import ClusterModel, Dataset
-from reluflow.network import TwoLayerNet, require_dim
+from reluflow.deep_network import DeepNet
+from reluflow.network import HasDim, TwoLayerNet, require_dim
+from reluflow.robustness._deep_rays import first_crossings, piecewise_linear, restricted
 from reluflow.robustness._definition import DEFINITIONS, is_strict
 from reluflow.robustness._row_space import RowSpace
 from reluflow.robustness._targets import cluster_means
@@ -132,7 +134,7 @@ class Universal(Result):
 
 
 def universal_perturbation(
-    net: TwoLayerNet,
+    net: TwoLayerNet | DeepNet,
     clusters_or_data: ClusterModel | Dataset,
     *,
     direction: str | ArrayLike = "means",
@@ -151,7 +153,7 @@ def universal_perturbation(
 
     Parameters
     ----------
-    net : TwoLayerNet
+    net : TwoLayerNet or DeepNet
     clusters_or_data : ClusterModel or Dataset
         Clusters, of which ``n`` fresh examples are drawn, or given examples.
     direction : {"means"} or array_like, shape (d,)
@@ -191,17 +193,27 @@ def universal_perturbation(
     z = _direction(direction, clusters_or_data, net)
     length = float(np.linalg.norm(z))
     unit = z / length
-    space = RowSpace.of(net)
-    norms = kernel.ray_crossings(
-        space.preactivations(data.X),
-        space.weights @ unit,
-        -data.y,
-        space.output,
-        space.constant,
-        data.y,
-        strict,
-        threads,
-    )
+    if isinstance(net, DeepNet) and net.is_two_layer:
+        net = net.to_two_layer()
+    if isinstance(net, DeepNet):
+        if strict:
+            raise ValueError(
+                "definition='strict' is for two-layer networks; deep ones are shifted with "
+                "'nonstrict'"
+            )
+        norms = _deep_crossings(net, data, unit)
+    else:
+        space = RowSpace.of(net)
+        norms = kernel.ray_crossings(
+            space.preactivations(data.X),
+            space.weights @ unit,
+            -data.y,
+            space.output,
+            space.constant,
+            data.y,
+            strict,
+            threads,
+        )
     norm = _norm_that_flips(norms, flip)
     return Universal(
         direction=unit,
@@ -223,7 +235,16 @@ def universal_perturbation(
     )
 
 
-def _examples(source: ClusterModel | Dataset, net: TwoLayerNet, n: int, seed: Any) -> Dataset:
+def _deep_crossings(net: DeepNet, data: Dataset, unit: FloatArray) -> FloatArray:
+    # Along a polynomial network's rays a grid is searched, which needs an end.
+    reach = np.inf if piecewise_linear(net) else 4 * float(np.linalg.norm(data.X, axis=1).max())
+    longest = np.full(data.n, reach)
+    inside, basis = restricted(net)
+    shifts = -data.y[:, None] * (unit @ basis)
+    return first_crossings(inside, data.X @ basis, shifts, data.y, longest=longest)
+
+
+def _examples(source: ClusterModel | Dataset, net: HasDim, n: int, seed: Any) -> Dataset:
     if not isinstance(source, ClusterModel | Dataset):
         raise TypeError(
             f"clusters_or_data must be a ClusterModel or a Dataset; got {type(source).__name__}"
@@ -233,7 +254,7 @@ def _examples(source: ClusterModel | Dataset, net: TwoLayerNet, n: int, seed: An
 
 
 def _direction(
-    direction: str | ArrayLike, source: ClusterModel | Dataset, net: TwoLayerNet
+    direction: str | ArrayLike, source: ClusterModel | Dataset, net: HasDim
 ) -> FloatArray:
     if isinstance(direction, str):
         if direction == "optimised":

@@ -1,0 +1,17 @@
+"""Gradient flow on the mean loss of the margins."""
+
+from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, DeepFlowResult, FlowResult, Trajectory
+from reluflow.flow.run import gradient_flow
+from reluflow.flow.settings import FORMS, METHODS, require_margin_maximising
+
+__all__ = [
+    "FORMS",
+    "LOSSES",
+    "MARGIN_MAXIMISING",
+    "METHODS",
+    "DeepFlowResult",
+    "FlowResult",
+    "Trajectory",
+    "gradient_flow",
+    "require_margin_maximising",
+]
