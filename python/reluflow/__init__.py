@@ -7,6 +7,14 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.certificates import (
+    CertificateError,
+    KKTStatement,
+    KKTVerification,
+    RadiusCertificates,
+    RadiusVerification,
+    verify_certificate,
+)
 from reluflow.data import (
     AssumptionReport,
     ClusterModel,
@@ -44,6 +52,7 @@ from reluflow.kkt import (
     GlobalProbe,
     KKTCertificate,
     KKTPoint,
+    KKTProof,
     KKTResiduals,
     SlowLaw,
     certify_kkt,
@@ -51,6 +60,7 @@ from reluflow.kkt import (
     global_probe,
     kkt_point,
     kkt_residuals,
+    prove_kkt,
     slow_law,
 )
 from reluflow.network import TwoLayerNet
@@ -67,6 +77,7 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "CertificateError",
     "ClassError",
     "ClusterError",
     "ClusterModel",
@@ -84,12 +95,17 @@ __all__ = [
     "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
+    "KKTProof",
     "KKTResiduals",
+    "KKTStatement",
+    "KKTVerification",
     "LowRankNoise",
     "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusCertificates",
     "RadiusDistribution",
+    "RadiusVerification",
     "Reduction",
     "RobustError",
     "SlowLaw",
@@ -111,6 +127,7 @@ __all__ = [
     "load_digits",
     "min_perturbation",
     "noise_at_error",
+    "prove_kkt",
     "radius_distribution",
     "robust_error",
     "robust_network",
@@ -120,4 +137,5 @@ __all__ = [
     "test_error",
     "theory",
     "universal_perturbation",
+    "verify_certificate",
 ]

@@ -112,6 +112,7 @@ def _nearest(region: Region, targets: FloatArray, settings: Settings) -> DesignP
         _NODES,
         settings.seconds_left(),
         settings.num_threads,
+        False,
     )
     if outcome.stopped.name == "interrupted":
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reluflow._progress import cluster_progress
+from reluflow._progress import counting_progress
 from reluflow._results import Status
 from reluflow.generalization import _log_estimate as log_estimate
 from reluflow.generalization._design_points import DesignPoints, design_points, search_anew
@@ -50,7 +50,7 @@ def by_design(hidden: HiddenLayer, settings: Settings, method: str) -> dict[str,
     found: list[_Cluster] = []
     interrupted = False
     try:
-        with cluster_progress(settings.progress, k) as observer:
+        with counting_progress(settings.progress, "test error", k, "clusters") as observer:
             for q in range(k):
                 # When the time is over a cluster still gets its cheapest estimate.
                 found.append(_cluster(hidden, q, settings.within(1 / (k - q)), method))
