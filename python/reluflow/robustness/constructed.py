@@ -10,7 +10,6 @@ from reluflow._validation import as_number, one_of
 from reluflow.data import ClusterModel
 from reluflow.network import TwoLayerNet
 
-
 # With this bias, in units of the output at a mean, the radius is sqrt(d/2), half of the distance
 # between two means: no network has a larger one (docs/theory.md, section 6.3).
 BEST_BIAS = 1 - math.sqrt(0.5)
