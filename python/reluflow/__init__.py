@@ -7,6 +7,14 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.certificates import (
+    CertificateError,
+    KKTStatement,
+    KKTVerification,
+    RadiusCertificates,
+    RadiusVerification,
+    verify_certificate,
+)
 from reluflow.data import (
     AssumptionReport,
     ClusterModel,
@@ -41,14 +49,18 @@ from reluflow.generalization import (
 from reluflow.kkt import (
     DeepKKTCertificate,
     FlowLimit,
+    GlobalProbe,
     KKTCertificate,
     KKTPoint,
+    KKTProof,
     KKTResiduals,
     SlowLaw,
     certify_kkt,
     flow_limit,
+    global_probe,
     kkt_point,
     kkt_residuals,
+    prove_kkt,
     slow_law,
 )
 from reluflow.network import TwoLayerNet
@@ -65,6 +77,7 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "CertificateError",
     "ClassError",
     "ClusterError",
     "ClusterModel",
@@ -79,14 +92,20 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
+    "KKTProof",
     "KKTResiduals",
+    "KKTStatement",
+    "KKTVerification",
     "LowRankNoise",
     "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusCertificates",
     "RadiusDistribution",
+    "RadiusVerification",
     "Reduction",
     "RobustError",
     "SlowLaw",
@@ -99,6 +118,7 @@ __all__ = [
     "double_edge",
     "draw",
     "flow_limit",
+    "global_probe",
     "gradient_flow",
     "gradient_flow_ensemble",
     "kkt_point",
@@ -107,6 +127,7 @@ __all__ = [
     "load_digits",
     "min_perturbation",
     "noise_at_error",
+    "prove_kkt",
     "radius_distribution",
     "robust_error",
     "robust_network",
@@ -116,4 +137,5 @@ __all__ = [
     "test_error",
     "theory",
     "universal_perturbation",
+    "verify_certificate",
 ]

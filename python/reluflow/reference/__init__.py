@@ -28,6 +28,7 @@ from reluflow.reference.perturbation import (
     min_perturbations,
     subset_projections,
 )
+from reluflow.reference.proof_trail import ProofSteps
 from reluflow.reference.random import philox4x32, standard_normals, uniforms
 from reluflow.reference.ray_crossing import ray_crossings
 from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
@@ -47,6 +48,7 @@ __all__ = [
     "MarginLoss",
     "PerturbationOutcome",
     "Proof",
+    "ProofSteps",
     "StopReason",
     "SubsetProjections",
     "count_errors",
