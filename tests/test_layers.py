@@ -16,6 +16,7 @@ LAYERS = [
     ["_validation", "_results", "_threads", "reference"],
     ["_dispatch"],
     ["_provenance", "_progress"],
+    ["certificates"],
     ["_assumption", "_conflicts", "_covariance", "_digits", "_loading"],
     ["data"],
     ["network", "deep_network"],
@@ -27,7 +28,7 @@ LAYERS = [
     ["theory"],
     ["experiments"],
     ["report"],
-    ["_cli_sweep", "cli", "__main__"],
+    ["_cli_sweep", "_cli_verify", "cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -122,6 +122,8 @@ def test_bad_input():
     net = rf.TwoLayerNet(np.eye(3), np.ones(3), [1.0, -1.0, 1.0])
     with pytest.raises(ValueError, match="norm='l3' is unknown; use one of l2, l1, linf"):
         rf.min_perturbation(net, np.ones((1, 3)), norm="l3")
+    with pytest.raises(ValueError, match="keep_certificates needs norm='l2'"):
+        rf.min_perturbation(net, np.ones((1, 3)), norm="l1", keep_certificates=True)
     problem = rf.draw(rf.ClusterModel.orthogonal(2, 1000, 0.1), 5, 4)
     with pytest.raises(ValueError, match="norm='linf' depends on the axes"):
         rf.min_perturbation(problem.net, problem.data.X, norm="linf", clusters=problem.clusters)

@@ -7,6 +7,14 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.certificates import (
+    CertificateError,
+    KKTStatement,
+    KKTVerification,
+    RadiusCertificates,
+    RadiusVerification,
+    verify_certificate,
+)
 from reluflow.data import (
     AssumptionReport,
     ClusterModel,
@@ -18,7 +26,13 @@ from reluflow.data import (
 )
 from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
+from reluflow.flow import (
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
 from reluflow.generalization import (
     ClassError,
     ClusterError,
@@ -35,14 +49,18 @@ from reluflow.generalization import (
 from reluflow.kkt import (
     DeepKKTCertificate,
     FlowLimit,
+    GlobalProbe,
     KKTCertificate,
     KKTPoint,
+    KKTProof,
     KKTResiduals,
     SlowLaw,
     certify_kkt,
     flow_limit,
+    global_probe,
     kkt_point,
     kkt_residuals,
+    prove_kkt,
     slow_law,
 )
 from reluflow.network import TwoLayerNet
@@ -59,6 +77,7 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "CertificateError",
     "ClassError",
     "ClusterError",
     "ClusterModel",
@@ -73,14 +92,20 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
+    "KKTProof",
     "KKTResiduals",
+    "KKTStatement",
+    "KKTVerification",
     "LowRankNoise",
     "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusCertificates",
     "RadiusDistribution",
+    "RadiusVerification",
     "Reduction",
     "RobustError",
     "SlowLaw",
@@ -93,13 +118,16 @@ __all__ = [
     "double_edge",
     "draw",
     "flow_limit",
+    "global_probe",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",
     "load_digits",
     "min_perturbation",
     "noise_at_error",
+    "prove_kkt",
     "radius_distribution",
     "robust_error",
     "robust_network",
@@ -109,4 +137,5 @@ __all__ = [
     "test_error",
     "theory",
     "universal_perturbation",
+    "verify_certificate",
 ]

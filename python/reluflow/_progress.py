@@ -54,17 +54,33 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
 
 
 @contextlib.contextmanager
-def cluster_progress(progress: bool, total: int) -> Iterator[Callable[[int], None]]:
-    """An observer of clusters that are done: silent, or a bar towards all of them."""
+def ensemble_progress(
+    progress: bool | Callable[[int], None], total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """An observer of finished flows: none, the caller's own, or a bar towards ``total``."""
+    if callable(progress) or not progress:
+        yield progress or None
+        return
+    bar = _bar("gradient flows")
+    with bar:
+        task = bar.add_task("", total=total, state="")
+        yield lambda done: bar.update(task, completed=done, state=f"{done:,} of {total:,} flows")
+
+
+@contextlib.contextmanager
+def counting_progress(
+    progress: bool, name: str, total: int, what: str
+) -> Iterator[Callable[[int], None]]:
+    """An observer of how many of ``total`` are done: silent, or a bar."""
     if not progress:
         yield lambda done: None
         return
-    bar = _bar("test error")
+    bar = _bar(name)
     with bar:
-        task = bar.add_task("", total=total, state=f"0 of {total} clusters")
+        task = bar.add_task("", total=total, state="")
 
         def observe(done: int) -> None:
-            bar.update(task, completed=done, state=f"{done} of {total} clusters")
+            bar.update(task, completed=done, state=f"{done:,} of {total:,} {what}")
 
         yield observe
 

@@ -30,6 +30,10 @@ class Status(str, enum.Enum):
     NOT_SOLVED = "not_solved"
     NOT_PROVED = "not_proved"
     NOT_REACHED = "not_reached"
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    VERIFIED = "verified"
+    REFUSED = "refused"
     FEW_EFFECTIVE = "few_effective"
     ESTIMATES_DISAGREE = "estimates_disagree"
 
@@ -98,6 +102,10 @@ _SENTENCES = {
         "Not all proved: where proved is False the radius is an upper bound, and lower_bound what "
         "could be shown; raise max_nodes."
     ),
+    Status.PROVED: "Proved: an exact KKT point lies within the stated radius.",
+    Status.UNPROVED: ("Not proved: no exact KKT point was shown to be near; the reason says why."),
+    Status.VERIFIED: "Verified: everything that the certificate states was proved anew.",
+    Status.REFUSED: "Refused: the certificate does not prove what it states.",
     Status.NOT_REACHED: (
         "Not reached: along this direction that fraction flips at no norm; see curve for what does."
     ),

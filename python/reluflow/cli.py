@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from reluflow import _cli_sweep, _dispatch
+from reluflow import _cli_sweep, _cli_verify, _dispatch
 from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
@@ -327,6 +327,7 @@ def run(
 
 
 _cli_sweep.register(app, EXIT_CODES)
+_cli_verify.register(app)
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

@@ -17,7 +17,7 @@ from reluflow.generalization._settings import Settings
 _NEGLIGIBLE = 30.0
 _MOST_POINTS = 24
 # Points nearer to each other than this, in standard deviations, are one.
-_SAME = 0.5
+_SAME = 1.5
 _RANDOM_RAYS = 24
 _STEPS = np.array([1.0, 1.25, 1.6, 2.0, 3.0, 5.0])
 _LONGEST_DESCENT = 30
@@ -112,6 +112,7 @@ def _nearest(region: Region, targets: FloatArray, settings: Settings) -> DesignP
         _NODES,
         settings.seconds_left(),
         settings.num_threads,
+        False,
     )
     if outcome.stopped.name == "interrupted":
         raise KeyboardInterrupt

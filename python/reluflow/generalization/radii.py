@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 from reluflow._dispatch import kernels
-from reluflow._progress import cluster_progress
+from reluflow._progress import counting_progress
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
 from reluflow._threads import resolve_num_threads
@@ -338,7 +338,7 @@ def robust_error(
     found: list[_Tail] = []
     interrupted = False
     try:
-        with cluster_progress(progress, hidden.n_clusters) as observer:
+        with counting_progress(progress, "test error", hidden.n_clusters, "clusters") as observer:
             for q in range(hidden.n_clusters):
                 found.append(_tail(solver, q, radius, settings))
                 observer(len(found))
@@ -403,6 +403,7 @@ class _Radii:
             _NODES,
             settings.seconds_left(),
             settings.num_threads,
+            False,
         )
         return outcome.radius, outcome.lower_bound, outcome.stopped.name
 
