@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reluflow._validation import BoolArray, FloatArray, IntArray
-from reluflow.robustness._least_distance import least_distance
+from reluflow.robustness._least_distance import METRICS, Metric
 from reluflow.robustness._row_space import RowSpace
 
 # Relative to the terms of an output: what rounding may leave above 0, and how far below 0 "strict"
@@ -51,6 +51,8 @@ class ShiftProblem:
         Example i is moved by sign_i u.
     terms : ndarray, shape (n,)
         Size of the terms of the output.
+    metric : Metric
+        The norm of u.
     inside : ndarray, shape (n,)
         It is flipped where y_i N <= -inside_i: 0, or a small part of the terms with "strict".
     """
@@ -62,6 +64,7 @@ class ShiftProblem:
     sign: FloatArray
     terms: FloatArray
     inside: FloatArray
+    metric: Metric
 
     @classmethod
     def of(
@@ -72,6 +75,7 @@ class ShiftProblem:
         labels: FloatArray,
         sign: FloatArray,
         strict: bool,
+        norm: str = "l2",
     ) -> ShiftProblem:
         """The problem of examples with labels (n,); rows L are in the frame of u."""
         output = np.outer(labels, space.output)
@@ -84,6 +88,7 @@ class ShiftProblem:
             sign,
             terms,
             _STRICTLY * terms if strict else np.zeros_like(terms),
+            METRICS[norm],
         )
 
     def moved(self, u: FloatArray) -> FloatArray:
@@ -153,6 +158,7 @@ def shortest_common_shift(
     deadline : float
         Of `time.perf_counter`.
     """
+    length = problem.metric.length
     best: FloatArray | None = None
     for direction, crossings in starts:
         start = _along(problem, needed, direction, crossings)
@@ -160,10 +166,12 @@ def shortest_common_shift(
             continue
         if best is not None and time.perf_counter() > deadline:
             return CommonShift(best, False)
-        found = _exchanged(problem, needed, _descended(problem, needed, start, deadline), deadline)
-        if best is None or np.linalg.norm(found) < np.linalg.norm(best):
+        found = _descended(problem, needed, start, deadline)
+        if needed < len(problem.sign):
+            found = _exchanged(problem, needed, found, deadline)
+        if best is None or length(found) < length(best):
             best = found
-        if np.linalg.norm(best) <= (1 + AT_THE_FLOOR) * floor:
+        if length(best) <= (1 + AT_THE_FLOOR) * floor:
             break
     return None if best is None else CommonShift(best, time.perf_counter() <= deadline)
 
@@ -185,6 +193,7 @@ def _along(
 
 def _descended(problem: ShiftProblem, needed: int, u: FloatArray, deadline: float) -> FloatArray:
     """The end of the descent from a u that flips enough."""
+    length = problem.metric.length
     chosen = np.flatnonzero(problem.flipped(u))
     for _ in range(_MOST_STEPS):
         found = _shortest(problem, chosen, u, deadline)
@@ -195,8 +204,8 @@ def _descended(problem: ShiftProblem, needed: int, u: FloatArray, deadline: floa
             chosen = _without_the_heaviest(chosen, weight, needed)
             u = point
             continue
-        if np.linalg.norm(point) >= (1 - _PROGRESS) * np.linalg.norm(u):
-            return point if np.linalg.norm(point) < np.linalg.norm(u) else u
+        if length(point) >= (1 - _PROGRESS) * length(u):
+            return point if length(point) < length(u) else u
         u = point
     return u
 
@@ -226,7 +235,7 @@ def _exchanged(problem: ShiftProblem, needed: int, u: FloatArray, deadline: floa
             if found is None or not problem.flipped(found[0]).sum() >= needed:
                 continue
             point = _descended(problem, needed, found[0], deadline)
-            if np.linalg.norm(point) < (1 - 1e-6) * np.linalg.norm(u):
+            if problem.metric.length(point) < (1 - 1e-6) * problem.metric.length(u):
                 u, improved = point, True
                 break
     return u
@@ -247,14 +256,14 @@ def _shortest(
     for _ in range(_MOST_ROUNDS):
         if time.perf_counter() > deadline:
             return None
-        solved = _with_working_set(normals, offsets)
+        solved = _with_working_set(problem.metric, normals, offsets)
         if solved is None:
             return None
         point, multipliers = solved
         new_normals, new_offsets = problem.cuts(point, chosen, subsets)
         violation = new_normals @ point + new_offsets
         violated = np.flatnonzero(violation > _FEASIBLE * problem.terms[chosen])
-        length = float(np.linalg.norm(point))
+        length = problem.metric.length(point)
         if len(violated) == 0 or length <= longest * (1 - 1e-12):
             weight = np.bincount(owner, multipliers, minlength=len(problem.sign))[chosen]
             return point, np.asarray(weight, dtype=np.float64)
@@ -268,13 +277,13 @@ def _shortest(
 
 
 def _with_working_set(
-    normals: FloatArray, offsets: FloatArray
+    metric: Metric, normals: FloatArray, offsets: FloatArray
 ) -> tuple[FloatArray, FloatArray] | None:
-    """`least_distance` of many inequalities, most of which do not matter."""
+    """The shortest vector below many planes, most of which do not matter."""
     lengths = np.maximum(np.linalg.norm(normals, axis=1), 1e-300)
     working = np.argsort(-offsets / lengths, kind="stable")[:_MOST_NEW]
     for _ in range(_MOST_ROUNDS):
-        solved = least_distance(normals[working], offsets[working])
+        solved = metric.shortest(normals[working], offsets[working])
         if solved is None:
             return None
         point, found = solved
