@@ -43,7 +43,14 @@ def reluflow_errors(net, clusters, threads):
     import reluflow as rf
 
     def call():
-        rf.test_error(net, clusters, rel_error=1e-9, max_samples=OURS, num_threads=threads)
+        rf.test_error(
+            net,
+            clusters,
+            method="sampling",
+            rel_error=1e-9,
+            max_samples=OURS,
+            num_threads=threads,
+        )
 
     return call
 

@@ -254,3 +254,33 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_study_is_run_and_reported(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(
+        'name = "small"\noutputs = ["universal"]\n[fixed]\ndim = 60\nnoise = 0.1\n'
+        "per_cluster = 5\nwidth = 6\n[axes]\nn_clusters = [2, 4]\n"
+    )
+    assert run_command(["run", "small.toml", "--threads", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == 2
+    assert found["report"] == str(tmp_path / "small-report" / "index.html") or (
+        found["report"] == "small-report/index.html"
+    )
+    assert (tmp_path / "small-report" / "index.html").exists()
+    assert (tmp_path / "small.sqlite").exists()
+
+
+def test_a_study_has_settings_of_its_own(capsys):
+    line = refused(capsys, "run", "theorem", "--dim", "100", "--no-limit")
+    assert "--dim, --limit cannot be combined with a study" in line
+    assert "study 'theorm' is unknown" in refused(capsys, "run", "theorm")
+
+
+def test_a_folder_that_is_taken_is_refused_before_a_study_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    assert "mine.txt" in refused(capsys, "run", "theorem", "--out", "notes")
+    assert not (tmp_path / "theorem.sqlite").exists()

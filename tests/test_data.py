@@ -23,6 +23,7 @@ from scipy import optimize, stats
 from reluflow.data import (
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
@@ -43,11 +44,17 @@ NOISES = {
     "diagonal": np.array([[1.0, 0.0, 4.0], [0.25, 2.0, 1.0]]),
     "full": COVARIANCES,
     "none": 0.0,
+    "low rank": LowRankNoise([0.5, 1.0], [[[1.0], [2.0]], [[0.0], [1.5]]]),
+    "shared low rank": LowRankNoise(0.3, [[1.0, 2.0], [0.0, 1.0], [-1.0, 0.5]]),
 }
 
 
 def covariance(noise, q, dim):
     """Sigma_q of a noise in any of its forms."""
+    if isinstance(noise, LowRankNoise):
+        root = np.zeros((dim, noise.factors.shape[2]))
+        root[: noise.factors.shape[1]] = noise.factors[q % len(noise.factors)]
+        return noise.scale[q % len(noise.scale)] ** 2 * np.eye(dim) + root @ root.T
     noise = np.asarray(noise)
     if noise.ndim <= 1:
         return np.broadcast_to(noise, 2)[q] ** 2 * np.eye(dim)
@@ -291,6 +298,18 @@ def test_random_means_are_oblique_to_the_axes_of_anisotropic_noise():
     assert model.coordinates.shape == (2, 2)
 
 
+def test_random_means_are_oblique_to_the_directions_of_low_rank_noise():
+    noise = LowRankNoise(1.0, np.ones((2, 1)))
+    cosines = []
+    for seed in range(400):
+        means = ClusterModel.random(2, 10**12, noise, seed=seed)._leading
+        assert means.shape == (2, 4)
+        np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1e6)
+        cosines.extend(means[:, 0])
+    # A coordinate of a uniform direction, times sqrt(d), is N(0, 1) as d grows.
+    assert stats.kstest(cosines, "norm").pvalue > 0.001
+
+
 def test_constructors_are_deterministic():
     first, second = (ClusterModel.random(4, 50, 1.0, seed=7) for _ in range(2))
     np.testing.assert_array_equal(first.gram, second.gram)
@@ -387,6 +406,26 @@ INDEFINITE = np.array([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # ei
             ValueError,
             r"noise\[0\] must be symmetric; it differs from its transpose by 1$",
         ),
+        (
+            lambda: build(noise=LowRankNoise(1.0, np.ones((4, 1)))),
+            ValueError,
+            "noise.factors have 4 rows; the clusters' dim is 3",
+        ),
+        (
+            lambda: build(noise=LowRankNoise([1, 2, 3], np.ones((2, 1)))),
+            ValueError,
+            "noise.scale must be one for all clusters or one for each of 2; there are 3",
+        ),
+        (
+            lambda: build(noise=LowRankNoise(1, np.ones((3, 2, 1)))),
+            ValueError,
+            "noise.factors must be one for all clusters or one for each of 2; there are 3",
+        ),
+        (lambda: LowRankNoise(-1, np.ones((2, 1))), ValueError, "scale must be .* not negative"),
+        (lambda: LowRankNoise(1, np.ones((2, 0))), ValueError, "factors must not be empty"),
+        (lambda: LowRankNoise(1, [1.0, 2.0]), ValueError, "factors must have 2 dimension"),
+        (lambda: LowRankNoise(np.nan, np.ones((2, 1))), ValueError, "scale must be finite"),
+        (lambda: LowRankNoise("a", np.ones((2, 1))), TypeError, "scale must be real numbers"),
         (
             lambda: ClusterModel.orthogonal(5, 4, 1.0),
             ValueError,
@@ -491,7 +530,7 @@ def test_one_number_a_cluster_is_a_standard_deviation_also_when_square():
 @pytest.mark.parametrize("name", NOISES)
 def test_samples_have_the_mean_and_covariance_of_their_cluster(name):
     """n_q is about 20,000; an entry of the sample covariance has a standard deviation of at most
-    sqrt(2 / n_q) times the largest variance, here at most 6; of the mean sqrt(6 / n_q)."""
+    sqrt(2 / n_q) times the largest variance, here at most 7; of the mean sqrt(6 / n_q)."""
     means = np.array([[1.0, -2.0, 3.0], [0.0, 5.0, -1.0]])
     data = ClusterModel(means, [1, -1], NOISES[name]).sample(40_000, seed=3)
     for q in range(2):

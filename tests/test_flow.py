@@ -11,25 +11,7 @@ import numpy as np
 import pytest
 
 import reluflow as rf
-
-
-def closed_form_problem(p, R, scale):
-    """Orthogonal examples of norm R, p a label, and one balanced, aligned neuron a label.
-
-    By symmetry all margins are equal, so every softmax weight is 1/(2p), and w is parallel to
-    u = sum_i x_i / (R sqrt(p)) over its label. With |v| = ||w|| = r: margins are
-    q = v ||w|| R/sqrt(p) = r^2 R/sqrt(p), and d r/d tau = (1/(2p)) p r R/sqrt(p), so
-    r(tau) = r0 exp(R tau/(2 sqrt(p))) and log(1/L) = q.
-    """
-    X = R * np.eye(2 * p)
-    y = np.repeat([1.0, -1.0], p)
-    directions = np.stack([(y > 0) / np.sqrt(p), (y < 0) / np.sqrt(p)])
-    return rf.Dataset(X, y), rf.TwoLayerNet(scale * directions, [0, 0], [scale, -scale])
-
-
-def cluster_problem(seed=0, n=40, d=200, k=4, width=20, noise=0.5):
-    clusters = rf.ClusterModel.orthogonal(k, d, noise)
-    return rf.draw(clusters, n, width, init_scale=1e-2, coordinates="ambient", seed=seed)
+from flow_problems import closed_form_problem, cluster_problem
 
 
 @pytest.mark.parametrize("form", ["gram", "primal"])
@@ -204,13 +186,16 @@ def test_the_result_speaks_json():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "hinge"}, "loss='hinge' is unknown; use one of exponential, logistic"),
+        ({"loss": "0-1"}, "loss='0-1' is unknown; use one of exponential, logistic, hinge"),
+        ({"loss": "cross_entropy", "label_smoothing": 0}, r"must lie in \(0, 1\) with"),
+        ({"label_smoothing": -1}, "label_smoothing must be at least 0; got -1"),
         ({"rtol": 0}, "rtol must be above 0; got 0"),
         ({"log_inverse_loss": float("nan")}, "log_inverse_loss must be a number"),
         ({"log_inverse_loss": 1e101}, "at most 1e100"),
         ({"num_threads": 0}, "num_threads must be at least 1; got 0"),
         ({"max_evaluations": 1.5}, "max_evaluations must be an integer"),
         ({"max_seconds": -1}, "max_seconds must be at least 0; got -1"),
+        ({"log_inverse_loss": 1e8, "method": "rkc2"}, "at most 1e7 with method='rkc2'"),
         ({"method": "euler"}, "method='euler' is unknown"),
         ({"form": "dual"}, "form='dual' is unknown"),
         ({"backend": "torch"}, "backend='torch' is unknown"),
@@ -229,5 +214,5 @@ def test_bad_problems_are_refused():
     biased = rf.TwoLayerNet(problem.net.W, np.ones(20), problem.net.v)
     with pytest.raises(ValueError, match="bias=False needs a network with zero biases"):
         rf.gradient_flow(biased, problem.data, bias=False)
-    with pytest.raises(TypeError, match="takes a TwoLayerNet and a Dataset"):
+    with pytest.raises(TypeError, match="takes a TwoLayerNet or a DeepNet and a Dataset"):
         rf.gradient_flow(problem.net, (problem.data.X, problem.data.y))

@@ -1,4 +1,4 @@
-"""Test error against exact probabilities and ambient sampling."""
+"""Test error by plain sampling, against exact probabilities and ambient sampling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from scipy.stats import binomtest, norm
 
 import reluflow as rf
-from reluflow import generalization
+from reluflow.generalization import _hidden, _log_estimate
 
 # |score| beyond this has probability 7e-6.
 BOUND = 4.5
@@ -49,6 +49,10 @@ def random_case(noise, k=3, dim=5, width=7, seed=0):
     return net, rf.ClusterModel(rng.standard_normal((k, dim)), labels, noise)
 
 
+def sampled(net, clusters, **options):
+    return rf.test_error(net, clusters, method="sampling", **options)
+
+
 def score(errors, n, probability):
     return (errors - n * probability) / math.sqrt(n * probability * (1 - probability))
 
@@ -65,9 +69,7 @@ class TestExactProbabilities:
     @pytest.mark.parametrize("probability", [0.3, 1e-2, 1e-4])
     def test_linear_classifier(self, probability):
         net, clusters = linear_case(probability)
-        estimates = [
-            rf.test_error(net, clusters, seed=seed, max_samples=500_000) for seed in range(10)
-        ]
+        estimates = [sampled(net, clusters, seed=seed, max_samples=500_000) for seed in range(10)]
         for estimate in estimates:
             assert abs(score(estimate.errors, estimate.samples, probability)) < BOUND
             for cluster in estimate.per_cluster:
@@ -85,7 +87,7 @@ class TestExactProbabilities:
         net = rf.TwoLayerNet(W, [0, 0], [1, -1])
         exceeded = quad(lambda g: norm.pdf(g) * norm.cdf(-1 / s - g), -1 / s, math.inf)[0]
         probability = norm.cdf(-1 / s) + exceeded
-        estimate = rf.test_error(net, clusters, rel_error=0.01)
+        estimate = sampled(net, clusters, rel_error=0.01)
         assert abs(score(estimate.errors, estimate.samples, probability)) < BOUND
         assert estimate.status == "converged"
 
@@ -101,7 +103,7 @@ class TestExactProbabilities:
         exceeded = quad(lambda g: norm.pdf(g) * norm.sf(2 * t + g), -t, math.inf)[0]
         strict = norm.cdf(-t) ** 2 + exceeded
         for definition, probability in [("strict", strict), ("nonstrict", strict + plateau)]:
-            estimate = rf.test_error(net, clusters, definition=definition, rel_error=0.01)
+            estimate = sampled(net, clusters, definition=definition, rel_error=0.01)
             assert estimate.definition == definition
             assert abs(score(estimate.errors, estimate.samples, probability)) < BOUND
 
@@ -109,7 +111,7 @@ class TestExactProbabilities:
         probability = 2e-3
         net, clusters = linear_case(probability)
         covered = sum(
-            covers(rf.test_error(net, clusters, seed=seed, max_samples=16384), probability)
+            covers(sampled(net, clusters, seed=seed, max_samples=16384), probability)
             for seed in range(200)
         )
         # At most 5 % miss; 24 or more of 200 with probability below 6e-5.
@@ -133,7 +135,7 @@ class TestCovariances:
     @pytest.mark.parametrize("seed", [0, 1])
     def test_agree_with_ambient_sampling(self, noise, seed):
         net, clusters = random_case(NOISES[noise](np.random.default_rng(seed)), seed=seed)
-        estimate = rf.test_error(net, clusters, rel_error=1e-3, max_samples=300_000)
+        estimate = sampled(net, clusters, rel_error=1e-3, max_samples=300_000)
         n = 300_000
         data = clusters.sample(n, seed)
         wrong = data.y * net(data.X) <= 0
@@ -150,18 +152,18 @@ class TestCovariances:
         rng = np.random.default_rng(3)
         W, b, v = rng.standard_normal((2, 5)), rng.standard_normal(2), [1.0, -1.0]
         clusters = random_case(1.0)[1]
-        single = rf.test_error(rf.TwoLayerNet(W, b, v), clusters, rel_error=0.01)
+        single = sampled(rf.TwoLayerNet(W, b, v), clusters, rel_error=0.01)
         doubled = rf.TwoLayerNet(np.tile(W, (2, 1)), np.tile(b, 2), np.tile(v, 2) / 2)
-        hidden = generalization._HiddenLayer.of(doubled, clusters)
+        hidden = _hidden.HiddenLayer.of(doubled, clusters)
         assert hidden.factors.shape == (1, 4, 2)
         p = single.errors / single.samples
-        other = rf.test_error(doubled, clusters, rel_error=0.01)
+        other = sampled(doubled, clusters, rel_error=0.01)
         assert abs(score(other.errors, other.samples, p)) < BOUND * math.sqrt(2)
 
     def test_compressed_factor_gives_the_same_covariance(self):
         rng = np.random.default_rng(4)
         factor = rng.standard_normal((9, 4)) @ rng.standard_normal((4, 7))
-        compressed = generalization._compressed(factor)
+        compressed = _hidden.compressed(factor)
         assert compressed.shape == (9, 4)
         np.testing.assert_allclose(compressed @ compressed.T, factor @ factor.T, atol=1e-12)
 
@@ -196,7 +198,7 @@ class TestSampling:
     def test_does_not_depend_on_threads(self):
         net, clusters = random_case(1.0, k=4, dim=40, width=30)
         first, *others = (
-            rf.test_error(net, clusters, num_threads=threads, rel_error=1e-3, max_samples=50_000)
+            sampled(net, clusters, num_threads=threads, rel_error=1e-3, max_samples=50_000)
             for threads in (1, 2, 3, 5)
         )
         assert all(counts(other) == counts(first) for other in others)
@@ -204,7 +206,7 @@ class TestSampling:
     def test_backends_agree(self):
         net, clusters = random_case([1.0, 0.5, 2.0])
         native, numpy = (
-            rf.test_error(net, clusters, backend=backend, max_samples=5000)
+            sampled(net, clusters, backend=backend, max_samples=5000)
             for backend in ("native", "numpy")
         )
         assert counts(native) == counts(numpy)
@@ -212,8 +214,8 @@ class TestSampling:
 
     def test_seeds(self):
         net, clusters = random_case(1.0)
-        estimates = [rf.test_error(net, clusters, seed=seed) for seed in (1, 1, 2)]
-        estimates.append(rf.test_error(net, clusters, seed=np.random.default_rng(1)))
+        estimates = [sampled(net, clusters, seed=seed) for seed in (1, 1, 2)]
+        estimates.append(sampled(net, clusters, seed=np.random.default_rng(1)))
         first, again, other, generator = map(counts, estimates)
         assert first == again == generator
         assert first != other
@@ -221,7 +223,7 @@ class TestSampling:
     @pytest.mark.parametrize("rel_error", [0.3, 0.05, 0.01])
     def test_reaches_the_accuracy_asked_for(self, rel_error):
         net, clusters = linear_case(0.05)
-        estimate = rf.test_error(net, clusters, rel_error=rel_error)
+        estimate = sampled(net, clusters, rel_error=rel_error)
         lower, upper = (10**end for end in estimate.interval)
         assert estimate.status == "converged"
         assert (upper - lower) / 2 <= rel_error * estimate.probability
@@ -231,7 +233,7 @@ class TestSampling:
 
     def test_no_error_seen(self):
         net, clusters = linear_case(1e-30)
-        estimate = rf.test_error(net, clusters, max_samples=100_000)
+        estimate = sampled(net, clusters, max_samples=100_000)
         n = estimate.samples
         assert 100_000 <= n < 100_000 + 2048
         assert estimate.log10_probability == -math.inf
@@ -243,7 +245,7 @@ class TestSampling:
     def test_errors_only(self):
         net, clusters = linear_case(1e-30)
         wrong = rf.ClusterModel(clusters.means, -clusters.labels, clusters.noise)
-        estimate = rf.test_error(net, wrong)
+        estimate = sampled(net, wrong)
         assert estimate.log10_probability == 0.0
         assert estimate.interval[1] == 0.0
         assert estimate.status == "converged"
@@ -251,13 +253,13 @@ class TestSampling:
     def test_problem_stands_for_its_clusters(self):
         problem = rf.draw(rf.ClusterModel.random(4, 10**6, 300.0), n=8, width=6)
         net = rf.gradient_flow(problem.net, problem.data).net
-        estimate = rf.test_error(net, problem)
-        assert counts(estimate) == counts(rf.test_error(net, problem.clusters))
+        estimate = sampled(net, problem)
+        assert counts(estimate) == counts(sampled(net, problem.clusters))
 
     def test_result_is_strict_json(self):
         for probability in (0.3, 1e-30):
             net, clusters = linear_case(probability)
-            estimate = rf.test_error(net, clusters, max_samples=5000)
+            estimate = sampled(net, clusters, max_samples=5000)
             fields = json.loads(json.dumps(estimate.to_dict(), allow_nan=False))
             assert fields["status"] in ("converged", "max_samples")
             assert fields["per_cluster"][0]["samples"] == estimate.per_cluster[0].samples
@@ -268,12 +270,12 @@ class TestSampling:
     )
     def test_interval_is_clopper_and_pearsons(self, errors, samples):
         expected = binomtest(errors, samples).proportion_ci(0.95, "exact")
-        found = generalization.binomial_interval(errors, samples)
+        found = _log_estimate.binomial_interval(errors, samples)
         np.testing.assert_allclose(found, [expected.low, expected.high], rtol=1e-9)
 
     def test_progress_changes_nothing(self, capsys):
         net, clusters = linear_case(0.1)
-        quiet, shown = (rf.test_error(net, clusters, progress=p) for p in (False, True))
+        quiet, shown = (sampled(net, clusters, progress=p) for p in (False, True))
         assert counts(quiet) == counts(shown)
         assert capsys.readouterr().out == ""
 
@@ -281,7 +283,7 @@ class TestSampling:
 class TestStopping:
     def test_without_time(self):
         net, clusters = linear_case(0.1)
-        estimate = rf.test_error(net, clusters, max_seconds=0)
+        estimate = sampled(net, clusters, max_seconds=0)
         assert estimate.status == "max_seconds"
         assert estimate.samples == 0
         assert math.isnan(estimate.log10_probability)
@@ -294,7 +296,7 @@ class TestStopping:
         net, clusters = random_case(1.0, dim=60, width=60)
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
-        estimate = rf.test_error(net, clusters, rel_error=1e-9, max_samples=10**12)
+        estimate = sampled(net, clusters, rel_error=1e-9, max_samples=10**12)
         timer.join()
         assert estimate.status == "interrupted"
         assert estimate.samples > 0
@@ -304,8 +306,6 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"method": "importance"}, "not available yet: use 'sampling'"),
-            ({"method": "line"}, "not available yet: use 'sampling'"),
             ({"method": "guess"}, "method='guess' is unknown"),
             ({"definition": "loose"}, "definition='loose' is unknown"),
             ({"rel_error": 0}, "rel_error must be above 0"),

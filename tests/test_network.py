@@ -35,15 +35,31 @@ def test_shapes_cover_every_remainder():
         assert {shape[column] % 16 for shape in SHAPES} == set(range(16))
 
 
+LOSSES = (
+    ("exponential", 0),
+    ("logistic", 0),
+    ("hinge", 0),
+    ("squared", 0),
+    ("cross_entropy", 0.2),
+)
+
+
+def margin_loss(kernel, loss):
+    kind, smoothing = loss
+    return kernel.MarginLoss(getattr(kernel.Loss, kind), smoothing)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["primal_gradient", "gram_gradient"])
 def test_gradient_agrees_with_reference(native, name, shape):
     rng = np.random.default_rng(sum(shape))
     arrays = random_network(rng, *shape)
-    for loss in ("exponential", "logistic"):
-        for trained in ((True, True), (False, True), (True, False)):
-            expected = reference.primal_gradient(*arrays, reference.Loss[loss], *trained, 1)
-            actual = getattr(native, name)(*arrays, getattr(native.Loss, loss), *trained, 2)
+    for loss in LOSSES:
+        for *trained, ramp in ((True, True, 0), (False, True, 0), (True, False, 0.5)):
+            expected = reference.primal_gradient(
+                *arrays, margin_loss(reference, loss), *trained, 1, ramp
+            )
+            actual = getattr(native, name)(*arrays, margin_loss(native, loss), *trained, 2, ramp)
             # A margin is a sum of m products: its rounding error carries into the weights.
             assert actual.log_loss == pytest.approx(expected.log_loss, rel=RTOL, abs=RTOL)
             for field in ("margins", "example_weights", "weights", "bias", "output"):
@@ -67,8 +83,8 @@ def test_gradient_is_the_derivative_of_log_loss(kernel):
     # Central differences of log L, at a point where no pre-activation is near its kink.
     rng = np.random.default_rng(7)
     weights, bias, output, inputs, labels = random_network(rng, 6, 4, 3)
-    for loss in ("exponential", "logistic"):
-        loss_value = getattr(kernel.Loss, loss)
+    for loss in LOSSES:
+        loss_value = margin_loss(kernel, loss)
         gradient = kernel.primal_gradient(
             weights, bias, output, inputs, labels, loss_value, True, True, 1
         )
@@ -99,6 +115,39 @@ def test_log_loss_weights_by_hand(kernel):
     log_loss, weights = kernel.log_loss_weights(margins, kernel.Loss.logistic)
     assert log_loss == pytest.approx(np.log(np.log(8 / 3) / 2), rel=1e-14)
     np.testing.assert_allclose(weights, np.array([0.5, 0.25]) / np.log(8 / 3), rtol=1e-14)
+
+
+def test_log_loss_weights_of_losses_with_minimisers_by_hand(kernel):
+    margins = np.array([0.5, 2.0, -1.0])
+    # hinge: losses 1/2, 0 and 2, slopes -1, 0 and -1.
+    log_loss, weights = kernel.log_loss_weights(margins, kernel.Loss.hinge)
+    assert log_loss == pytest.approx(np.log(2.5 / 3), rel=1e-14)
+    np.testing.assert_allclose(weights, [0.4, 0, 0.4], rtol=1e-14)
+    # squared: losses 1/4, 1 and 4, slopes -1, 2 and -4.
+    log_loss, weights = kernel.log_loss_weights(margins, kernel.Loss.squared)
+    assert log_loss == pytest.approx(np.log(5.25 / 3), rel=1e-14)
+    np.testing.assert_allclose(weights, np.array([1, -2, 4]) / 5.25, rtol=1e-14)
+    # cross-entropy with smoothing 1/2 at q = log 3, where the probabilities are 3/4 and 1/4: the
+    # targets, so that the loss is their entropy and the slope 0.
+    loss = kernel.MarginLoss(kernel.Loss.cross_entropy, 0.5)
+    log_loss, weights = kernel.log_loss_weights(np.log([3.0, 3.0]), loss)
+    entropy = 0.75 * np.log(4 / 3) + 0.25 * np.log(4)
+    assert log_loss == pytest.approx(np.log(entropy), rel=1e-14)
+    np.testing.assert_allclose(weights, 0, atol=1e-15)
+
+
+def test_no_loss_left_has_no_weights(kernel):
+    for loss, margins in ((kernel.Loss.hinge, [1.0, 3.0]), (kernel.Loss.squared, [1.0, 1.0])):
+        log_loss, weights = kernel.log_loss_weights(np.array(margins), loss)
+        assert log_loss == -np.inf
+        np.testing.assert_array_equal(weights, 0)
+
+
+def test_squared_loss_does_not_overflow(kernel):
+    # Residuals -(1e200, 3e200): L = 5e400, weights 2 r / sum r^2.
+    log_loss, weights = kernel.log_loss_weights(np.array([1e200, 3e200]), kernel.Loss.squared)
+    assert log_loss == pytest.approx(np.log(5) + 400 * np.log(10), rel=1e-14)
+    np.testing.assert_allclose(weights, [-2e-201, -6e-201], rtol=1e-14)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e10, 1e100])

@@ -34,6 +34,7 @@ def solve(kernel, rows, a, v, *, constant=0.0, strict=False, slack=0.0, max_node
         max_nodes,
         more.pop("max_seconds", np.inf),
         more.pop("num_threads", 1),
+        more.pop("keep_proofs", False),
     )
 
 

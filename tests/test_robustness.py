@@ -350,8 +350,8 @@ class TestUniversalPerturbation:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"direction": "optimised"}, "direction='optimised' is not available yet"),
-            ({"direction": "random"}, "direction='random' is unknown"),
+            ({"direction": "random"}, "direction='random' is unknown; use 'means', 'optimised'"),
+            ({"direction": "optimised", "max_seconds": -1}, "max_seconds must be at least 0"),
             ({"direction": np.ones(3)}, "direction has 3 entries"),
             ({"direction": np.zeros(4)}, "direction must not be zero"),
             ({"direction": np.full(4, np.nan)}, "direction must be finite"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import reluflow as rf
 from reluflow.experiments import SpecError, read_study
 from reluflow.experiments.built_in import DOUBLE_EDGE, ON_DIGITS
 from reluflow.experiments.trained import TrainedOnClusters, TrainedOnDigits, cluster_labels
@@ -101,6 +102,18 @@ def test_a_network_that_does_not_classify_has_no_certificate():
     assert found["stationarity"] is None
 
 
+def test_last_iterates_of_other_losses_are_measured():
+    # Squared loss and cross-entropy end at equal margins where the network can have them.
+    for loss in ("squared", "cross_entropy"):
+        found = run(
+            ("flow", "certificate"), noise=1.0, loss=loss, log_inverse_loss=10.0, per_cluster=5
+        ).scalars
+        expected = "converged" if loss == "squared" else "stationary"
+        assert found["flow_status"] == expected
+        assert found["margin_ratio"] == pytest.approx(1, abs=0.05)
+        assert found["kkt_normalized_margin"] == pytest.approx(found["normalized_margin"])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -114,6 +127,15 @@ def test_a_network_that_does_not_classify_has_no_certificate():
         ({"balance": 0.6}, "balance must be at most 0.5; got 0.6"),
         ({"width": 900}, r"need dim >= n_clusters \+ n \+ width = 912; dim=900; use coordinates"),
         ({"log_inverse_loss": 1e101}, "log_inverse_loss must be at most"),
+        ({"loss": "hinge"}, "loss=hinge has no limit direction; leave out the output 'limit'"),
+        (
+            {"loss": "squared", "network": "limit"},
+            "loss=squared has no limit direction; use network = 'flow'",
+        ),
+        (
+            {"loss": "cross_entropy", "label_smoothing": 1.0},
+            r"label_smoothing must lie in \(0, 1\); got 1",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused(given, message):
@@ -135,3 +157,45 @@ def test_larger_runs_are_expected_to_take_longer():
         assert seconds == sorted(seconds)
         assert all(0 < cost.seconds < 60 and cost.bytes > 0 for cost in costs)
     assert math.isfinite(ON_DIGITS.cost(ON_DIGITS.complete({}), ON_DIGITS.outputs).seconds)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_theorem_study_is_where_the_assumption_just_holds(quick):
+    study = read_study("theorem", quick=quick)
+    combinations = list(study.combinations())
+    seen = {(given["noise"], given["n_clusters"]) for given in combinations}
+    if not quick:
+        assert seen == {(noise, k) for noise in (0.1, 1.0) for k in (2, 4, 8, 10, 16, 32)}
+    for given in combinations:
+        k, d, noise, n = (given[name] for name in ("n_clusters", "dim", "noise", "n"))
+        report = rf.ClusterModel.orthogonal(k, d, noise).assumption(n)
+        assert report.holds
+        assert report.smallest_dim == d
+        assert report.smallest_n == n
+
+
+def test_the_theorem_study_postpones_one_run():
+    """What is predicted to take longer than 15 minutes of one core: k = 32 at noise 1."""
+    study = read_study("theorem")
+    costs = {
+        (run.settings["noise"], run.settings["n_clusters"]): study.experiment.cost(
+            run.settings, study.outputs
+        ).seconds
+        for run in study.runs()
+    }
+    assert study.max_run_seconds == 900
+    assert [size for size, seconds in costs.items() if seconds > 900] == [(1.0, 32)]
+
+
+def test_ratios_to_theory():
+    found = run(("flow", "limit", "radii", "robust"), noise=0.5).scalars
+    # Lengths in units of sqrt(d/k) = 15 and of sqrt(d)/2 = 15.
+    assert found["radius_ratio"] == pytest.approx(found["radius_median"] / 15)
+    assert found["robust_radius_ratio"] == pytest.approx(found["robust_radius_median"] / 15)
+    theory = found["theory_normalized_margin"]
+    assert found["margin_ratio"] == pytest.approx(found["normalized_margin"] / theory)
+    assert found["limit_margin_ratio"] == pytest.approx(found["limit_normalized_margin"] / theory)
+    assert "radius_ratio" not in run(("flow",)).scalars
+    # d^(-ln(d)/2) at d = 900.
+    expected = -(math.log(900) ** 2) / 2 / math.log(10)
+    assert found["theory_log10_error_bound"] == pytest.approx(expected)

@@ -96,7 +96,7 @@ def test_sweep_export_and_report(command):
     assert "powers: 24 runs in powers.sqlite, 6 failed" in told.output
     assert "6 runs failed, the first with ArithmeticError: x is 4" in told.output
     again = command("sweep", "powers.toml", "--executor", "threads", "--json")
-    assert '{"study": "powers", "runs": 24, "failed": 6, "store": "powers.sqlite"}' in again.output
+    assert '{"study": "powers", "runs": 24, "failed": 6, "postponed": 0, ' in again.output
 
     told = command("export", "powers.sqlite", "--csv", "a.csv", "--parquet", "a.parquet")
     assert told.exit_code == 0, told.output
@@ -141,6 +141,30 @@ def assert_page(folder):
     assert table.k.tolist() == [1, 1, 1, 2, 2, 2]
     # value = x^k up to 1e-3.
     np.testing.assert_allclose(table.value, table.x**table.k, atol=5e-3)
+
+
+def test_what_is_postponed_is_in_the_table_and_on_the_page(command):
+    # Runs with k = 1 are predicted to take 2e-3 s, those with k = 2 3e-3 s.
+    text = STUDY.replace("replicates = 3", "replicates = 1\nmax_run_seconds = 0.0025")
+    Path("powers.toml").write_text(text.replace("fails_at = 4.0", "fails_at = 0.0"))
+    told = command("sweep", "powers.toml", "--dry-run")
+    assert "postponed           4 long ones, unless asked for" in told.output
+    told = command("sweep", "powers.toml", "--executor", "threads")
+    assert told.exit_code == 0, told.output
+    assert told.output.count("one was not made: predicted to take 0.003 s of one core") == 4
+    frame = rf.experiments.read_store("powers.sqlite")
+    assert frame["status"].tolist() == ["done", "postponed"] * 4
+    assert frame["value"].isna().tolist() == [False, True] * 4
+    assert command("report", "powers.sqlite").exit_code == 0
+    page = Path("powers-report/index.html").read_text()
+    assert "4 of 8 runs finished, <strong>4 left out as too long</strong>" in page
+    assert page.count("not made: predicted to take 0.003 s of one core and 0.00 GB") == 4
+    assert "Nothing: every run was finished" not in page
+    # Asked for, they are made, and stay.
+    assert command("sweep", "powers.toml", "--executor", "threads", "--long").exit_code == 0
+    for _ in range(2):
+        assert set(rf.experiments.read_store("powers.sqlite")["status"]) == {"done"}
+        command("sweep", "powers.toml", "--executor", "threads")
 
 
 def test_a_study_under_way_has_a_page(command, tmp_path):

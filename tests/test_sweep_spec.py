@@ -144,6 +144,8 @@ WRONG = [
     ("[random]\nx = {uniform = [0, 1]}", 2, "random.count: must be a whole number of at least 1"),
     ("[random]\ncount = 3\nx = [1]", 4, "must be {uniform = [a, b]}"),
     ("replicates = 0\n[axes]\nx = [1]", 2, "must be a whole number of at least 1; got 0"),
+    ("max_run_seconds = 0\n[axes]\nx = [1]", 2, "must be a number above 0; got 0"),
+    ("max_run_seconds = 'a'\n[axes]\nx = [1]", 2, "must be a number above 0; got 'a'"),
     ("seed = -1\n[axes]\nx = [1]", 2, "must be a whole number of at least 0; got -1"),
     ("[axes]\nx = [1]\nseed = [1]", 4, "seeds are given by the study's own seed and replicates"),
     ("outputs = ['valu']\n[axes]\nx = [1]", 2, "output 'valu' is unknown; this experiment has va"),

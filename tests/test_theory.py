@@ -69,7 +69,48 @@ def test_predictions_carry_source_and_standing():
     for row in rows:
         assert row.kind in ("theorem", "recalled", "derivation")
         assert row.source
-        assert math.isfinite(row.value)
-    assert dict(zip(names, rows, strict=True))[
-        "universal perturbation, norm that flips 95 %"
-    ].value == pytest.approx(math.sqrt(1e11))
+        assert math.isfinite(row.value) or row.quantity == "assumption: clusters, at most"
+    values = {row.quantity: row.value for row in rows}
+    assert values["universal perturbation, norm that flips 95 %"] == pytest.approx(math.sqrt(1e11))
+    # Half of the labels are of each sign: sqrt(d/k)/c = 2 sqrt(1e11).
+    assert values["universal perturbation, order of the bound"] == pytest.approx(
+        2 * math.sqrt(1e11)
+    )
+
+
+def test_predictions_state_what_the_assumption_admits():
+    clusters = rf.ClusterModel.orthogonal(10, 10**12, 1.0)
+    report = clusters.assumption(500)
+    values = {row.quantity: row.value for row in theory.predictions(clusters, 500)}
+    # k ln(d)^2 = 10 (12 ln 10)^2.
+    assert values["assumption: training examples, at least"] == pytest.approx(
+        10 * (12 * math.log(10)) ** 2
+    )
+    assert values["assumption: dimension, at least"] == report.smallest_dim
+    assert values["assumption: noise, at most"] == report.largest_noise
+    # 500 examples are fewer than ln(d)^2 = 763: no number of clusters is admitted.
+    assert math.isnan(values["assumption: clusters, at most"])
+    term = 4 * 1e6 * 12 * math.log(10)
+    right = values["assumption: separation of clusters, at most"]
+    assert right == pytest.approx((1e12 - term + 1) / 10)
+
+
+def test_predictions_follow_the_definition():
+    clusters = rf.ClusterModel.orthogonal(8, 2000, 0.1)
+    values = {
+        row.quantity: row.value for row in theory.predictions(clusters, 50, definition="strict")
+    }
+    assert values["median smallest perturbation, robust network"] == pytest.approx(math.sqrt(1000))
+    # sqrt(d/2) / sqrt(d/k) = sqrt(k/2).
+    assert values["double-edge ratio, robust over trained"] == pytest.approx(2)
+    with pytest.raises(ValueError, match="definition='loose' is unknown"):
+        theory.predictions(clusters, 50, definition="loose")
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 1e6])
+def test_predictions_at_the_largest_dimension(noise):
+    """d = 1e15: every value is finite, or nan or -inf where it says that there is none."""
+    clusters = rf.ClusterModel.orthogonal(16, 10**15, noise)
+    for row in theory.predictions(clusters, 20_000):
+        assert math.isfinite(row.value) or noise in (0.0, 1e6), row
+        assert row.value != math.inf, row

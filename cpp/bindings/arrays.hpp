@@ -47,6 +47,7 @@ inline bool interrupted() {
 void bind_build(py::module_& module);
 void bind_network(py::module_& module);
 void bind_flow(py::module_& module);
+void bind_deep(py::module_& module);
 void bind_sampling(py::module_& module);
 void bind_perturbation(py::module_& module);
 

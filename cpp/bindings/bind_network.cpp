@@ -21,31 +21,32 @@ Array bound_forward(const Array& weights, const Array& bias, const Array& output
   return to_array(values);
 }
 
-py::tuple bound_log_loss_weights(const Array& margins, Loss loss) {
+py::tuple bound_log_loss_weights(const Array& margins, const MarginLoss& loss) {
   Vector weights;
   const double log_loss = log_loss_weights(loss, vector(margins), weights);
   return py::make_tuple(log_loss, to_array(weights));
 }
 
-using Gradient = LossGradient (*)(const Network&, const MatrixView&, const VectorView&, Loss,
-                                  Trained, int);
+using Gradient = LossGradient (*)(const Network&, const MatrixView&, const VectorView&, MarginLoss,
+                                  Trained, double, int);
 
 template <Gradient gradient>
 LossGradient bound_gradient(const Array& weights, const Array& bias, const Array& output,
-                            const Array& inputs, const Array& labels, Loss loss, bool train_output,
-                            bool train_bias, int num_threads) {
+                            const Array& inputs, const Array& labels, const MarginLoss& loss,
+                            bool train_output, bool train_bias, int num_threads, double kink_ramp) {
   const Network net = network(weights, bias, output);
   const MatrixView x = matrix(inputs);
   const VectorView y = vector(labels);
   const py::gil_scoped_release unlocked;
-  return gradient(net, x, y, loss, {train_output, train_bias}, num_threads);
+  return gradient(net, x, y, loss, {train_output, train_bias}, kink_ramp, num_threads);
 }
 
 template <Gradient gradient>
 void def_gradient(py::module_& module, const char* name) {
   module.def(name, &bound_gradient<gradient>, py::arg("weights"), py::arg("bias"),
              py::arg("output"), py::arg("inputs"), py::arg("labels"), py::arg("loss"),
-             py::arg("train_output"), py::arg("train_bias"), py::arg("num_threads"));
+             py::arg("train_output"), py::arg("train_bias"), py::arg("num_threads"),
+             py::arg("kink_ramp") = 0.0);
 }
 
 }  // namespace
@@ -53,7 +54,14 @@ void def_gradient(py::module_& module, const char* name) {
 void bind_network(py::module_& module) {
   py::enum_<Loss>(module, "Loss", py::module_local())
       .value("exponential", Loss::exponential)
-      .value("logistic", Loss::logistic);
+      .value("logistic", Loss::logistic)
+      .value("hinge", Loss::hinge)
+      .value("squared", Loss::squared)
+      .value("cross_entropy", Loss::cross_entropy);
+
+  py::class_<MarginLoss>(module, "MarginLoss", py::module_local())
+      .def(py::init<Loss, double>(), py::arg("kind"), py::arg("label_smoothing") = 0.0);
+  py::implicitly_convertible<Loss, MarginLoss>();
 
   py::class_<LossGradient>(module, "LossGradient", py::module_local())
       .def_readonly("log_loss", &LossGradient::log_loss)

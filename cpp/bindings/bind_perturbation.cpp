@@ -1,4 +1,5 @@
 #include "arrays.hpp"
+#include "reluflow/line_mass.hpp"
 #include "reluflow/perturbation.hpp"
 
 namespace reluflow::bindings {
@@ -20,6 +21,18 @@ Array bound_ray_crossings(const Array& preactivations, const Array& slopes, cons
   return to_array(crossings);
 }
 
+Array bound_log_line_masses(const Array& preactivations, const Array& slopes, const Array& output,
+                            double constant, const Array& lower, const Array& upper, bool strict,
+                            int num_threads) {
+  Vector masses;
+  {
+    const py::gil_scoped_release unlocked;
+    masses = log_line_masses(matrix(preactivations), vector(slopes), vector(output), constant,
+                             vector(lower), vector(upper), flip_of(strict), num_threads);
+  }
+  return to_array(masses);
+}
+
 SubsetProjections bound_subset_projections(const Array& rows, const Array& output, double constant,
                                            const Array& preactivations, const Array& labels,
                                            const Array& subsets, int num_threads) {
@@ -33,13 +46,13 @@ PerturbationOutcome bound_min_perturbations(const Array& rows, const Array& outp
                                             const Array& labels, const Array& slack,
                                             const Array& targets, const TargetOrder& target_order,
                                             bool strict, double rtol, std::int64_t max_nodes,
-                                            double max_seconds, int num_threads) {
+                                            double max_seconds, int num_threads, bool keep_proofs) {
   const PointSet points{matrix(preactivations),
                         vector(labels),
                         vector(slack),
                         matrix(targets),
                         {target_order.data(), target_order.shape(0), target_order.shape(1)}};
-  const PerturbationOptions options{flip_of(strict), rtol, max_nodes, num_threads};
+  const PerturbationOptions options{flip_of(strict), rtol, max_nodes, num_threads, keep_proofs};
   const py::gil_scoped_release unlocked;
   Control control(max_seconds, &interrupted);
   return min_perturbations(matrix(rows), vector(output), constant, lipschitz, points, options,
@@ -73,6 +86,20 @@ void bind_perturbation(py::module_& module) {
       .value("interrupted", StopReason::interrupted)
       .value("deadline", StopReason::deadline);
 
+  py::class_<ProofSteps>(module, "ProofSteps", py::module_local())
+      .def_property_readonly("point", [](const ProofSteps& s) { return to_array(s.point); })
+      .def_property_readonly("kind", [](const ProofSteps& s) { return to_array(s.kind); })
+      .def_property_readonly("node", [](const ProofSteps& s) { return to_array(s.node); })
+      .def_property_readonly("neuron", [](const ProofSteps& s) { return to_array(s.neuron); })
+      .def_property_readonly("child", [](const ProofSteps& s) { return to_array(s.child); })
+      .def_property_readonly("radius", [](const ProofSteps& s) { return to_array(s.radius); })
+      .def_property_readonly("eta", [](const ProofSteps& s) { return to_array(s.eta); })
+      .def_property_readonly("first", [](const ProofSteps& s) { return to_array(s.first); })
+      .def_property_readonly("multiplier_neuron",
+                             [](const ProofSteps& s) { return to_array(s.multiplier_neuron); })
+      .def_property_readonly("multiplier",
+                             [](const ProofSteps& s) { return to_array(s.multiplier); });
+
   using Outcome = PerturbationOutcome;
   py::class_<Outcome>(module, "PerturbationOutcome", py::module_local())
       .def_property_readonly("radius", [](const Outcome& o) { return to_array(o.radius); })
@@ -88,6 +115,7 @@ void bind_perturbation(py::module_& module) {
                                return proofs;
                              })
       .def_property_readonly("nodes", [](const Outcome& o) { return to_array(o.nodes); })
+      .def_readonly("steps", &Outcome::steps)
       .def_readonly("stopped", &Outcome::stopped);
 
   py::class_<SubsetProjections>(module, "SubsetProjections", py::module_local())
@@ -101,6 +129,9 @@ void bind_perturbation(py::module_& module) {
   module.def("ray_crossings", &bound_ray_crossings, py::arg("preactivations"), py::arg("slopes"),
              py::arg("signs"), py::arg("output"), py::arg("constant"), py::arg("labels"),
              py::arg("strict"), py::arg("num_threads"));
+  module.def("log_line_masses", &bound_log_line_masses, py::arg("preactivations"),
+             py::arg("slopes"), py::arg("output"), py::arg("constant"), py::arg("lower"),
+             py::arg("upper"), py::arg("strict"), py::arg("num_threads"));
   module.def("subset_projections", &bound_subset_projections, py::arg("rows"), py::arg("output"),
              py::arg("constant"), py::arg("preactivations"), py::arg("labels"), py::arg("subsets"),
              py::arg("num_threads"));
@@ -108,7 +139,7 @@ void bind_perturbation(py::module_& module) {
              py::arg("constant"), py::arg("lipschitz"), py::arg("preactivations"),
              py::arg("labels"), py::arg("slack"), py::arg("targets"), py::arg("target_order"),
              py::arg("strict"), py::arg("rtol"), py::arg("max_nodes"), py::arg("max_seconds"),
-             py::arg("num_threads"));
+             py::arg("num_threads"), py::arg("keep_proofs"));
 }
 
 }  // namespace reluflow::bindings

@@ -6,6 +6,7 @@ PYBIND11_MODULE(RELUFLOW_MODULE, module) {
   bind_build(module);
   bind_network(module);
   bind_flow(module);
+  bind_deep(module);
   bind_sampling(module);
   bind_perturbation(module);
 }

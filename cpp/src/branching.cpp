@@ -15,6 +15,7 @@ constexpr double kProjected = 1.5;
 constexpr Index kNone = -1;
 
 struct Node {
+  Index number;
   double lower_bound;
   Intervals intervals;
   Vector likely;  // pre-activations whose signs are the first guess for the undecided neurons
@@ -29,15 +30,16 @@ struct HigherBound {
 class BranchAndBound {
  public:
   BranchAndBound(const PointProblem& problem, double radius, const BranchingOptions& options,
-                 const Incumbent& incumbent)
+                 const Incumbent& incumbent, ProofTrail& trail)
       : problem_(problem),
         options_(options),
         incumbent_(incumbent),
+        trail_(trail),
         radius_(radius),
         closed_(radius) {}
 
   BranchingResult run(Intervals intervals, const Vector& likely) {
-    open_.push({0.0, std::move(intervals), likely});
+    open_.push({0, 0.0, std::move(intervals), likely});
     while (!open_.empty() && lower_bound() < enough() && nodes_ < options_.max_nodes &&
            !options_.stop()) {
       Node node = open_.top();
@@ -56,12 +58,15 @@ class BranchAndBound {
   }
 
   void process(Node& node) {
+    trail_.enter(node.number, radius_);
     Index neuron = bound_by_chords(node);
     if (node.lower_bound < enough()) neuron = bound_by_minorants(node, neuron);
     if (node.lower_bound >= enough()) return close(node);
     if (neuron == kNone || !node.intervals.undecided(neuron)) neuron = first_undecided(node);
     if (neuron == kNone) return close_leaf(node);
     Node inactive = node;
+    inactive.number = trail_.branch(neuron);
+    node.number = inactive.number + 1;
     inactive.intervals.high[neuron] = 0.0;
     node.intervals.low[neuron] = 0.0;
     open_.push(std::move(node));
@@ -71,7 +76,7 @@ class BranchAndBound {
   /// Returns the neuron to branch on.
   Index bound_by_chords(Node& node) {
     const Relaxation relaxation =
-        tighten(problem_, radius_, enough(), options_.slack, kChordRounds, node.intervals);
+        tighten(problem_, radius_, enough(), options_.slack, kChordRounds, node.intervals, trail_);
     node.lower_bound = std::max(node.lower_bound, relaxation.lower_bound);
     if (relaxation.projection.preactivations.size() > 0) {
       node.likely = relaxation.projection.preactivations;
@@ -85,10 +90,13 @@ class BranchAndBound {
     ProjectionOptions within;
     within.stop_above = kProjected * radius_;
     const Projection projection = project(problem_, piece_of(problem_, subset), within);
-    if (projection.distance < radius_) radius_ = std::min(radius_, incumbent_(subset));
+    if (projection.distance < radius_) {
+      radius_ = std::min(radius_, incumbent_(subset));
+      trail_.enter(node.number, radius_);
+    }
     if (projection.scale <= 0.0) return neuron;
     const DualBound bound =
-        dual_bound(problem_, projection, radius_, enough(), options_.slack, node.intervals);
+        dual_bound(problem_, projection, radius_, enough(), options_.slack, node.intervals, trail_);
     node.lower_bound = std::max(node.lower_bound, bound.lower_bound);
     return bound.widest_gap == kNone ? neuron : bound.widest_gap;
   }
@@ -130,6 +138,7 @@ class BranchAndBound {
     node.lower_bound =
         std::max(node.lower_bound,
                  verified_lower_bound(problem_, piece, projection.multipliers, options_.slack));
+    trail_.plane(projection.multipliers);
     if (node.lower_bound < enough()) radius_ = std::min(radius_, incumbent_(active));
     close(node);
   }
@@ -155,6 +164,7 @@ class BranchAndBound {
   const PointProblem& problem_;
   const BranchingOptions& options_;
   const Incumbent& incumbent_;
+  ProofTrail& trail_;
   double radius_;
   double closed_;  // the least bound of the nodes that need no more work
   Index nodes_ = 0;
@@ -164,8 +174,10 @@ class BranchAndBound {
 }  // namespace
 
 BranchingResult branch(const PointProblem& problem, Intervals intervals, const Vector& likely,
-                       double radius, const BranchingOptions& options, const Incumbent& incumbent) {
-  return BranchAndBound(problem, radius, options, incumbent).run(std::move(intervals), likely);
+                       double radius, const BranchingOptions& options, const Incumbent& incumbent,
+                       ProofTrail& trail) {
+  return BranchAndBound(problem, radius, options, incumbent, trail)
+      .run(std::move(intervals), likely);
 }
 
 }  // namespace reluflow

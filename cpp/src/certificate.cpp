@@ -162,6 +162,10 @@ Damped damp(const PointProblem& problem, const Intervals& intervals,
   return best;
 }
 
+void note(ProofStep::Kind kind, const ShorMultipliers& multipliers, ProofTrail& trail) {
+  trail.quadratic(kind, multipliers.eta, multipliers.supporting, multipliers.curvature);
+}
+
 Index undecided_count(const PointProblem& problem, const Intervals& intervals) {
   return std::count_if(problem.side.opposing.begin(), problem.side.opposing.end(),
                        [&](Index j) { return intervals.undecided(j); });
@@ -170,21 +174,28 @@ Index undecided_count(const PointProblem& problem, const Intervals& intervals) {
 }  // namespace
 
 double closed_form_bound(const PointProblem& problem, const Intervals& intervals,
-                         const Projection& projection, double slack) {
-  return Minorant(problem, intervals, closed_form_multipliers(problem, intervals, projection),
-                  centre_of(problem, projection), slack)
-      .lower_bound();
+                         const Projection& projection, double slack, double known,
+                         ProofTrail& trail) {
+  const ShorMultipliers multipliers = closed_form_multipliers(problem, intervals, projection);
+  const double bound =
+      Minorant(problem, intervals, multipliers, centre_of(problem, projection), slack)
+          .lower_bound();
+  if (bound > known) note(ProofStep::Kind::bound, multipliers, trail);
+  return bound;
 }
 
 DualBound dual_bound(const PointProblem& problem, const Projection& projection, double radius,
-                     double enough, double slack, Intervals& intervals) {
+                     double enough, double slack, Intervals& intervals, ProofTrail& trail) {
   const Vector centre = centre_of(problem, projection);
   DualBound result;
   for (int round = 0; round < kMostRounds; ++round) {
     if (intervals.contradictory()) return {radius, -1};
     const ShorMultipliers closed_form = closed_form_multipliers(problem, intervals, projection);
     const Minorant exact(problem, intervals, closed_form, centre, slack);
-    result.lower_bound = std::max(result.lower_bound, exact.lower_bound());
+    if (exact.lower_bound() > result.lower_bound) {
+      result.lower_bound = exact.lower_bound();
+      note(ProofStep::Kind::bound, closed_form, trail);
+    }
     result.widest_gap = exact.widest_gap();
     if (result.lower_bound >= enough || result.widest_gap < 0) return result;
     const Damped damped = damp(problem, intervals, closed_form);
@@ -192,6 +203,7 @@ DualBound dual_bound(const PointProblem& problem, const Projection& projection, 
     const Minorant minorant(problem, intervals, damped.multipliers, damped.centre, slack);
     result.lower_bound = std::max(result.lower_bound, minorant.lower_bound());
     result.widest_gap = minorant.widest_gap();
+    if (minorant.convex()) note(ProofStep::Kind::ellipsoid, damped.multipliers, trail);
     if (result.lower_bound >= enough) return result;
     const Index before = undecided_count(problem, intervals);
     minorant.cut(radius, intervals);

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "bogacki_shampine.hpp"
+#include "stabilised.hpp"
 
 namespace reluflow {
 namespace {
@@ -12,6 +14,8 @@ constexpr double kFirstRelativeMove = 0.01;
 constexpr double kSafety = 0.9;
 constexpr double kLargestGrowth = 5.0;
 constexpr double kLargestShrink = 0.2;
+// Of a step that is refused although its error is small: it raises a loss that never rises.
+constexpr double kShrinkOfRefused = 0.5;
 constexpr double kRecordsPerDecade = 10.0;
 constexpr double kObserverPeriod = 0.1;
 
@@ -29,7 +33,7 @@ constexpr double kStallNormChange = 1e-3;
 class StepController {
  public:
   double after_accepted(double h, double error) {
-    const double exponent = 1.0 / BogackiShampine::kOrder;
+    const double exponent = 1.0 / Stepper::kErrorOrder;
     const double factor = kSafety * std::pow(std::max(error, 1e-10), -0.7 * exponent) *
                           std::pow(previous_error_, 0.4 * exponent);
     previous_error_ = std::max(error, 1e-4);
@@ -38,7 +42,8 @@ class StepController {
 
   double after_rejected(double h, double error) const {
     if (!std::isfinite(error)) return h * kLargestShrink;
-    return h * std::max(kLargestShrink, kSafety * std::pow(error, -1.0 / BogackiShampine::kOrder));
+    if (error <= 1.0) return h * kShrinkOfRefused;
+    return h * std::max(kLargestShrink, kSafety * std::pow(error, -1.0 / Stepper::kErrorOrder));
   }
 
  private:
@@ -90,21 +95,39 @@ class StallDetector {
   double norm_ = 1.0;
 };
 
+/// Notices that the gradient of L has fallen to nothing, next to what it was.
+class RestDetector {
+ public:
+  bool at_rest(double gradient, double norm) {
+    const double relative = gradient / norm;
+    largest_ = std::max(largest_, relative);
+    return relative <= kStationary * largest_;
+  }
+
+ private:
+  double largest_ = 0.0;
+};
+
+std::unique_ptr<Stepper> make_stepper(FlowMethod method, Objective& objective, Control& control) {
+  if (method == FlowMethod::rkc2) return std::make_unique<RungeKuttaChebyshev>(objective, control);
+  return std::make_unique<BogackiShampine>(objective);
+}
+
 /// True when `examples`, which no helpful neuron reaches, carry all of the remaining weight.
 bool all_weight_on(const std::vector<Index>& examples, const Vector& weights) {
   double share = 0.0;
-  for (const Index i : examples) share += weights[i];
-  return share > (1.0 - kNegligibleWeight) * weights.sum();
+  for (const Index i : examples) share += std::abs(weights[i]);
+  return share > (1.0 - kNegligibleWeight) * weights.cwiseAbs().sum();
 }
 
+/// A class is dead when none of its examples can be reached.
 FlowStatus name_stuck(const std::vector<Index>& examples, const Vector& labels) {
-  Index positive = 0;
-  for (const Index i : examples) positive += labels[i] > 0;
-  const Index negative = static_cast<Index>(examples.size()) - positive;
-  const Index all_positive = (labels.array() > 0).count();
-  const bool dead = (positive > 0 && positive == all_positive) ||
-                    (negative > 0 && negative == labels.size() - all_positive);
-  return dead ? FlowStatus::dead_class : FlowStatus::stuck_points;
+  for (const Index first : examples) {
+    Index reached = (labels.array() == labels[first]).count();
+    for (const Index i : examples) reached -= labels[i] == labels[first];
+    if (reached == 0) return FlowStatus::dead_class;
+  }
+  return FlowStatus::stuck_points;
 }
 
 /// The state of one integration, advanced step by step.
@@ -117,12 +140,13 @@ class Integration {
         options_(options),
         control_(control),
         observer_(observer),
-        buffers_(theta.size()) {}
+        stepper_(make_stepper(options.method, objective, control)) {}
 
   FlowOutcome run() {
     start();
     FlowStatus status = FlowStatus::converged;
-    while (point_.log_inverse_loss < options_.log_inverse_loss) {
+    // Written so that a loss that could not be computed, nan, goes on to its reason.
+    while (!(point_.log_inverse_loss >= options_.log_inverse_loss)) {
       if (!may_continue(status)) break;
       step();
     }
@@ -131,10 +155,15 @@ class Integration {
 
  private:
   void start() {
-    log_loss_ = objective_.evaluate(theta_, buffers_.velocities[0]);
+    log_loss_ = objective_.evaluate(theta_, stepper_->velocity());
     point_.evaluations = 1;
     margins_ = objective_.margins();
     norm_ = std::sqrt(objective_.squared_norm(theta_));
+    if (control_.reason() != StopReason::none) {  // a stopped evaluation is no evaluation
+      point_.evaluations = 0;
+      log_loss_ = std::numeric_limits<double>::quiet_NaN();
+      margins_.setConstant(log_loss_);
+    }
     const double speed = velocity_norm();
     h_ = speed > 0.0 ? kFirstRelativeMove * norm_ / speed : 0.0;
     note();
@@ -146,19 +175,39 @@ class Integration {
                                                          : FlowStatus::interrupted;
       return false;
     }
-    if (point_.evaluations + BogackiShampine::kEvaluationsPerStep > options_.max_evaluations) {
-      status = FlowStatus::max_evaluations;
-      return false;
-    }
-    return !(at_rest(status) || stuck(status) || underflowed(status));
+    if (at_rest(status) || stuck(status)) return false;
+    if (!affordable(status)) return false;
+    return !underflowed(status);
   }
 
-  /// Nothing moves at all: no example activates any neuron that could learn from it.
+  /// Readies the next step and sets its length, unless that exceeds the evaluations allowed.
+  bool affordable(FlowStatus& status) {
+    status = FlowStatus::max_evaluations;
+    if (point_.evaluations + stepper_->evaluations_to_prepare() > options_.max_evaluations) {
+      return false;
+    }
+    point_.evaluations += stepper_->prepare(theta_);
+    limit_step();
+    h_ = stepper_->longest(h_);
+    if (point_.evaluations + stepper_->evaluations(h_) > options_.max_evaluations) return false;
+    status = FlowStatus::converged;
+    return true;
+  }
+
+  /// Nothing moves: no example activates any neuron that could learn from it, or L is minimal.
   bool at_rest(FlowStatus& status) {
-    if (velocity_norm() > 0.0) return false;
+    const double speed = velocity_norm();
+    const bool minimal =
+        objective_.comes_to_rest() && rest_.at_rest(std::exp(log_loss_) * speed, norm_);
+    if (speed > 0.0 && !minimal) return false;
     unreachable_ = objective_.unreachable();
-    status = unreachable_.empty() ? FlowStatus::not_separable
-                                  : name_stuck(unreachable_, objective_.labels());
+    if (minimal && margins_.minCoeff() > 0.0) {
+      unreachable_.clear();
+      status = FlowStatus::stationary;
+    } else {
+      status = unreachable_.empty() ? FlowStatus::not_separable
+                                    : name_stuck(unreachable_, objective_.labels());
+    }
     return true;
   }
 
@@ -183,22 +232,20 @@ class Integration {
   }
 
   void step() {
-    limit_to_target();
-    const double log_loss = bogacki_shampine_step(objective_, theta_, h_, buffers_);
+    const double log_loss = stepper_->attempt(theta_, h_);
     if (control_.reason() != StopReason::none) return;  // a stopped evaluation is no evaluation
-    point_.evaluations += BogackiShampine::kEvaluationsPerStep;
-    const double end_norm = std::sqrt(objective_.squared_norm(buffers_.end));
-    const double error = std::sqrt(objective_.squared_difference_norm(buffers_.error)) /
+    point_.evaluations += stepper_->evaluations(h_);
+    const double end_norm = std::sqrt(objective_.squared_norm(stepper_->end()));
+    const double error = std::sqrt(objective_.squared_difference_norm(stepper_->error())) /
                          (options_.rtol * std::max(norm_, end_norm));
-    just_rejected_ = !(error <= 1.0 && std::isfinite(log_loss));
+    just_rejected_ = !acceptable(error, log_loss);
     if (just_rejected_) {
       ++rejected_;
       h_ = controller_.after_rejected(h_, error);
       return;
     }
     ++accepted_;
-    theta_.swap(buffers_.end);
-    buffers_.velocities[0].swap(buffers_.velocities[3]);
+    stepper_->accept(theta_);
     log_loss_ = log_loss;
     norm_ = end_norm;
     margins_ = objective_.margins();
@@ -207,22 +254,38 @@ class Integration {
     note();
   }
 
-  /// d log(1/L) / d tau = ||grad log L||^2, so a step aimed at the target lands just beyond it.
-  void limit_to_target() {
-    const double slope = objective_.squared_difference_norm(buffers_.velocities[0]);
-    const double missing = options_.log_inverse_loss - point_.log_inverse_loss;
-    constexpr double kOvershoot = 1.001;
-    if (slope > 0.0) h_ = std::min(h_, kOvershoot * missing / slope);
+  bool acceptable(double error, double log_loss) const {
+    if (!(error <= 1.0)) return false;
+    // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
+    if (objective_.comes_to_rest()) return log_loss <= log_loss_;
+    // Where the flow slides along a kink, steps that end on its other side may raise log L a
+    // little.
+    const bool rises = options_.descend && log_loss > log_loss_ + options_.rtol;
+    return std::isfinite(log_loss) && !rises;
+  }
+
+  /// d log(1/L) / d tau = ||grad log L||^2, so a step aimed at the target lands just beyond it. At
+  /// least a little beyond: where steps gain less than that, the target would never be passed.
+  void limit_step() {
+    const double slope = objective_.squared_difference_norm(stepper_->velocity());
+    const double target = options_.log_inverse_loss;
+    const double missing = target - point_.log_inverse_loss;
+    constexpr double kOvershoot = 1e-3, kLeastOvershoot = 1e-6;
+    const double beyond = std::max(kOvershoot * missing, kLeastOvershoot * std::abs(target));
+    if (slope > 0.0) {
+      h_ = std::min(
+          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / std::sqrt(slope)});
+    }
   }
 
   double velocity_norm() const {
-    return std::sqrt(objective_.squared_difference_norm(buffers_.velocities[0]));
+    return std::sqrt(objective_.squared_difference_norm(stepper_->velocity()));
   }
 
   void note() {
     point_.log_inverse_loss = -log_loss_;
     point_.norm = norm_;
-    point_.normalized_margin = margins_.minCoeff() / (norm_ * norm_);
+    point_.normalized_margin = objective_.normalized_margin(margins_.minCoeff(), norm_);
     recorder_.offer(point_);
     if (observer_ && control_.seconds() >= next_observation_) {
       next_observation_ = control_.seconds() + kObserverPeriod;
@@ -241,10 +304,11 @@ class Integration {
   const FlowOptions& options_;
   Control& control_;
   const FlowObserver& observer_;
-  StepBuffers buffers_;
+  std::unique_ptr<Stepper> stepper_;
   StepController controller_;
   Recorder recorder_;
   StallDetector stall_;
+  RestDetector rest_;
   FlowPoint point_{};
   Vector margins_;
   std::vector<Index> unreachable_;

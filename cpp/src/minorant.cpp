@@ -160,7 +160,7 @@ void Minorant::cut(double radius, Intervals& intervals) const {
     const double diagonal = inverse.col(i).squaredNorm() * (1.0 + gamma(p + 8));
     const double width =
         reach * std::sqrt(std::max(0.0, diagonal - 1.0) / multipliers_.curvature[j]) +
-        4.0 * z_rounding_[j];
+        interval_margin(problem_, j, radius) + 4.0 * z_rounding_[j];
     intervals.low[j] = std::max(intervals.low[j], z_[j] - width);
     intervals.high[j] = std::min(intervals.high[j], z_[j] + width);
   }

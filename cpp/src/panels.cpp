@@ -18,9 +18,11 @@ constexpr Index kDepthBlock = 512;
 // Numbers of a group of panels that stay in the second-level cache over all strips.
 constexpr Index kCachedNumbers = 40'000;
 
-/// Adds to (or starts) one tile: out (kStripRows, V vectors) += strip * panel over `depth`.
-template <int V>
-void tile(const double* strip, const double* panel, Index depth, bool start, double* out) {
+/// Adds to (or starts) one tile: out (kStripRows, V vectors) += strip * panel over `depth`. Row k
+/// of the panel belongs to column k of the strip, or to its column columns[k] where Chosen.
+template <int V, bool Chosen>
+void tile(const double* strip, const Index* columns, const double* panel, Index depth, bool start,
+          double* out) {
   constexpr Index kRow = V * kLanes;
   Packet sum[V][kStripRows];
   for (int r = 0; r < kStripRows; ++r) {
@@ -29,32 +31,33 @@ void tile(const double* strip, const double* panel, Index depth, bool start, dou
     }
   }
   for (Index k = 0; k < depth; ++k) {
+    const double* factors = strip + (Chosen ? columns[k] : k) * kStripRows;
     Packet column[V];
 #pragma GCC unroll 8
     for (int u = 0; u < V; ++u) column[u] = ploadu<Packet>(panel + u * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < kStripRows; ++r) {
-      const Packet factor = pset1<Packet>(strip[r]);
+      const Packet factor = pset1<Packet>(factors[r]);
 #pragma GCC unroll 8
       for (int u = 0; u < V; ++u) sum[u][r] = pmadd(column[u], factor, sum[u][r]);
     }
     panel += kRow;
-    strip += kStripRows;
   }
   for (int r = 0; r < kStripRows; ++r) {
     for (int u = 0; u < V; ++u) pstoreu(out + r * kRow + u * kLanes, sum[u][r]);
   }
 }
 
-void tile(int vectors, const double* strip, const double* panel, Index depth, bool start,
-          double* out) {
+template <bool Chosen>
+void tile(int vectors, const double* strip, const Index* columns, const double* panel, Index depth,
+          bool start, double* out) {
   switch (vectors) {
     case 1:
-      return tile<1>(strip, panel, depth, start, out);
+      return tile<1, Chosen>(strip, columns, panel, depth, start, out);
     case 2:
-      return tile<2>(strip, panel, depth, start, out);
+      return tile<2, Chosen>(strip, columns, panel, depth, start, out);
     default:
-      return tile<kPanelVectors>(strip, panel, depth, start, out);
+      return tile<kPanelVectors, Chosen>(strip, columns, panel, depth, start, out);
   }
 }
 
@@ -71,6 +74,13 @@ Panels::Panels(Index width) : width_(width), vectors_(block_count(width, kLanes)
   for (Index panel = 0; panel <= panels; ++panel) {
     first_vector_.push_back(vectors_ * panel / panels);
   }
+}
+
+Lane Panels::lane(Index column, Index rows) const {
+  const Index vector = column / kLanes;
+  const auto after = std::upper_bound(first_vector_.begin(), first_vector_.end(), vector);
+  const Index panel = static_cast<Index>(after - first_vector_.begin()) - 1;
+  return {offset(panel, rows) + column - first_column(panel), vectors(panel) * kLanes};
 }
 
 void Panels::pack(const ConstMatrixRef& columns, Index rows, double* panels) const {
@@ -106,6 +116,32 @@ void Panels::clear_row(Index row, Index rows, double* panels) const {
   }
 }
 
+void gather_columns(const Panels& from, const double* source, const std::vector<Index>& rows,
+                    Index source_rows, const std::vector<Index>& columns, const Panels& to,
+                    double* target) {
+  const auto target_rows = static_cast<Index>(rows.size());
+  std::fill(target, target + to.size(target_rows), 0.0);
+  for (std::size_t j = 0; j < columns.size(); ++j) {
+    const Lane in = from.lane(columns[j], source_rows);
+    const Lane out = to.lane(static_cast<Index>(j), target_rows);
+    for (Index i = 0; i < target_rows; ++i) {
+      target[out.offset + i * out.stride] =
+          source[in.offset + rows[static_cast<std::size_t>(i)] * in.stride];
+    }
+  }
+}
+
+void scatter_columns(const Panels& from, const double* source, Index rows, const Panels& to,
+                     const std::vector<Index>& columns, double* target) {
+  for (std::size_t j = 0; j < columns.size(); ++j) {
+    const Lane in = from.lane(static_cast<Index>(j), rows);
+    const Lane out = to.lane(columns[j], rows);
+    for (Index i = 0; i < rows; ++i) {
+      target[out.offset + i * out.stride] = source[in.offset + i * in.stride];
+    }
+  }
+}
+
 Strips::Strips(const ConstMatrixRef& matrix)
     : rows_(matrix.rows()),
       columns_(matrix.cols()),
@@ -116,12 +152,17 @@ Strips::Strips(const ConstMatrixRef& matrix)
   }
 }
 
-bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, Team& team, Control* control) {
-  const Index depth = even_part(left.columns(), kDepthBlock);
+namespace {
+
+/// left * right over `total` columns of left: all in order, or those listed where Chosen.
+template <bool Chosen>
+bool multiply_columns(const Strips& left, const Index* columns, Index total, const Panels& panels,
+                      const double* right, Index right_rows, double* out, Team& team,
+                      Control* control) {
+  const Index depth = even_part(total, kDepthBlock);
   const Index group = std::max<Index>(1, kCachedNumbers / (depth * kPanelVectors * kLanes));
   const Index rows = left.padded_rows();
-  const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(left.columns()) *
+  const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
                       static_cast<double>(panels.padded_width());
   // Every tile is computed whole by one task, so the cut into tasks leaves no trace in the result.
   constexpr Index kTasksPerThread = 4;
@@ -130,20 +171,37 @@ bool multiply(const Strips& left, const Panels& panels, const double* right, Ind
     const Block part = block_at(task, left.count(), strips);
     for (Index first = 0; first < panels.count(); first += group) {
       const Index last = std::min(panels.count(), first + group);
-      for (Index k = 0; k < left.columns(); k += depth) {
-        const Index length = std::min(depth, left.columns() - k);
+      for (Index k = 0; k < total; k += depth) {
+        const Index length = std::min(depth, total - k);
         for (Index s = part.begin; s < part.begin + part.size; ++s) {
-          const double* strip = left.strip(s) + k * kStripRows;
+          const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
+          const Index* chosen = Chosen ? columns + k : nullptr;
           for (Index panel = first; panel < last; ++panel) {
             const int vectors = panels.vectors(panel);
             const Index row_size = vectors * kLanes;
-            tile(vectors, strip, right + panels.offset(panel, right_rows) + k * row_size, length,
-                 k == 0, out + panels.offset(panel, rows) + s * kStripRows * row_size);
+            tile<Chosen>(vectors, strip, chosen,
+                         right + panels.offset(panel, right_rows) + k * row_size, length, k == 0,
+                         out + panels.offset(panel, rows) + s * kStripRows * row_size);
           }
         }
       }
     }
   });
+}
+
+}  // namespace
+
+bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
+              double* out, Team& team, Control* control) {
+  return multiply_columns<false>(left, nullptr, left.columns(), panels, right, right_rows, out,
+                                 team, control);
+}
+
+bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,
+              const double* right, double* out, Team& team, Control* control) {
+  const auto total = static_cast<Index>(columns.size());
+  return multiply_columns<true>(left, columns.data(), total, panels, right, total, out, team,
+                                control);
 }
 
 }  // namespace reluflow

@@ -52,9 +52,40 @@ Matrix targets_of(const PointSet& points, Index i) {
   return targets;
 }
 
+ProofSteps flatten(const std::vector<PointState>& states) {
+  ProofSteps flat;
+  std::vector<double> radius, eta, multiplier;
+  flat.first.push_back(0);
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    for (const ProofStep& step : states[i].trail.steps()) {
+      flat.point.push_back(static_cast<Index>(i));
+      flat.kind.push_back(static_cast<Index>(step.kind));
+      flat.node.push_back(step.node);
+      flat.neuron.push_back(step.neuron);
+      flat.child.push_back(step.child);
+      radius.push_back(step.radius);
+      eta.push_back(step.eta);
+      for (Index j = 0; j < step.multipliers.size(); ++j) {
+        if (step.multipliers[j] == 0.0) continue;
+        flat.multiplier_neuron.push_back(j);
+        multiplier.push_back(step.multipliers[j]);
+      }
+      flat.first.push_back(static_cast<Index>(multiplier.size()));
+    }
+  }
+  const auto vector = [](const std::vector<double>& values) -> Vector {
+    return VectorView(values.data(), static_cast<Index>(values.size()));
+  };
+  flat.radius = vector(radius);
+  flat.eta = vector(eta);
+  flat.multiplier = vector(multiplier);
+  return flat;
+}
+
 PerturbationOutcome collect(const std::vector<PointState>& states, Index width) {
   const auto n = static_cast<Index>(states.size());
   PerturbationOutcome outcome{Vector(n), Vector(n), Matrix::Zero(n, width), {}, {}, {}};
+  outcome.steps = flatten(states);
   for (Index i = 0; i < n; ++i) {
     const PointState& state = states[static_cast<std::size_t>(i)];
     outcome.radius[i] = state.radius;
@@ -76,10 +107,11 @@ PerturbationOutcome min_perturbations(const MatrixView& rows, const VectorView& 
   const Index n = points.preactivations.rows(), width = rows.rows();
   const Shared shared(rows, output, constant, options.num_threads);
   std::vector<PointState> states(static_cast<std::size_t>(n));
+  for (PointState& state : states) state.trail = ProofTrail(options.keep_proofs);
   const auto problem_of = [&](Index i) {
     return shared.problem(points.preactivations.row(i), points.labels[i]);
   };
-  parallel_for(n, options.num_threads, nullptr, [&](Index i) {
+  parallel_for(n, options.num_threads, &control, [&](Index i) {
     const PointProblem problem = problem_of(i);
     PointSolver(problem, options, points.slack[i], states[static_cast<std::size_t>(i)])
         .bracket(lipschitz);

@@ -12,18 +12,15 @@ namespace {
 constexpr double kRelaxationTolerance = 1e-8;
 constexpr int kRelaxationSweeps = 64;
 constexpr double kWorthwhileShrinkage = 0.05;
-
-/// A margin for the rounding of one pre-activation at a u of norm `radius`.
-double preactivation_rounding(const PointProblem& problem, Index neuron, double radius) {
-  return gamma(problem.neurons.rows.cols() + 8) *
-         (std::abs(problem.preactivations[neuron]) + problem.neurons.norms[neuron] * radius);
-}
+// Of the largest pre-activation of a ball.
+constexpr double kIntervalMargin = 1e-9;
 
 /// The largest l . u over the part of the ball ||u|| <= radius with direction . u >= depth, where
-/// `along` = direction . l and `norm` = ||l||.
-double largest_in_cap(double along, double norm, double radius, double depth) {
+/// `along` = direction . l, off by up to `rounding` times `norm` = ||l||.
+double largest_in_cap(double along, double norm, double rounding, double radius, double depth) {
   if (radius * along >= depth * norm) return radius * norm;
-  const double across = std::sqrt(std::max(0.0, norm * norm - along * along));
+  const double across =
+      std::sqrt(std::max(0.0, norm * norm - along * along) + 4.0 * rounding * norm * norm);
   return along * depth + across * std::sqrt(std::max(0.0, radius * radius - depth * depth));
 }
 
@@ -32,16 +29,17 @@ double largest_in_cap(double along, double norm, double radius, double depth) {
 double cut_to_cap(const PointProblem& problem, const Vector& direction, double radius, double depth,
                   Intervals& intervals) {
   const Vector along = problem.neurons.rows * direction;
+  const double rounding = gamma(problem.neurons.rows.cols() + 8);
   double shrinkage = 0.0;
   for (Index j = 0; j < along.size(); ++j) {
     if (!intervals.undecided(j)) continue;
     const double a = problem.preactivations[j], norm = problem.neurons.norms[j];
-    const double margin = 2.0 * preactivation_rounding(problem, j, radius);
+    const double margin = interval_margin(problem, j, radius);
     const double before = intervals.high[j] - intervals.low[j];
-    intervals.high[j] =
-        std::min(intervals.high[j], a + largest_in_cap(along[j], norm, radius, depth) + margin);
-    intervals.low[j] =
-        std::max(intervals.low[j], a - largest_in_cap(-along[j], norm, radius, depth) - margin);
+    const double up = largest_in_cap(along[j], norm, rounding, radius, depth);
+    const double down = largest_in_cap(-along[j], norm, rounding, radius, depth);
+    intervals.high[j] = std::min(intervals.high[j], a + up + margin);
+    intervals.low[j] = std::max(intervals.low[j], a - down - margin);
     if (problem.side.output[j] < 0.0) {
       shrinkage = std::max(shrinkage, 1.0 - (intervals.high[j] - intervals.low[j]) / before);
     }
@@ -51,11 +49,15 @@ double cut_to_cap(const PointProblem& problem, const Vector& direction, double r
 
 }  // namespace
 
+double interval_margin(const PointProblem& problem, Index neuron, double radius) {
+  return (kIntervalMargin + gamma(problem.neurons.rows.cols() + 8)) *
+         (std::abs(problem.preactivations[neuron]) + problem.neurons.norms[neuron] * radius);
+}
+
 Intervals ball_intervals(const PointProblem& problem, double radius) {
   Intervals intervals{problem.preactivations, problem.preactivations};
   for (Index j = 0; j < problem.neurons.size(); ++j) {
-    const double reach =
-        problem.neurons.norms[j] * radius + preactivation_rounding(problem, j, radius);
+    const double reach = problem.neurons.norms[j] * radius + interval_margin(problem, j, radius);
     intervals.low[j] -= reach;
     intervals.high[j] += reach;
   }
@@ -94,7 +96,7 @@ ConvexPiece chord_piece(const PointProblem& problem, const Intervals& intervals)
 }
 
 Relaxation tighten(const PointProblem& problem, double radius, double enough, double slack,
-                   int max_rounds, Intervals& intervals) {
+                   int max_rounds, Intervals& intervals, ProofTrail& trail) {
   Relaxation result;
   Vector warm;
   for (int round = 0; round < max_rounds; ++round) {
@@ -113,6 +115,7 @@ Relaxation tighten(const PointProblem& problem, double radius, double enough, do
     const double depth = std::min(radius, verified_lower_bound(problem, piece, warm, slack));
     const double gain = depth - result.lower_bound;
     result.lower_bound = std::max(result.lower_bound, depth);
+    if (depth > 0.0) trail.plane(warm);
     if (result.lower_bound >= enough || depth <= 0.0) return result;
     const Vector normal = problem.neurons.rows.transpose() * warm;
     const double shrinkage = cut_to_cap(problem, -normal.normalized(), radius, depth, intervals);

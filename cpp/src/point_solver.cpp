@@ -75,10 +75,14 @@ void PointSolver::search(const Matrix& targets) {
 
 void PointSolver::prove(const std::function<bool()>& stop) {
   if (state_.proof != Proof::none || !std::isfinite(state_.radius)) return;
+  auto& trail = state_.trail;
+  trail.enter(0, state_.radius);
   Intervals intervals = ball_intervals(problem_, state_.radius);
-  raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals).lower_bound);
+  raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals, trail)
+            .lower_bound);
   if (settle(Proof::relaxation) || best_.coefficients.size() == 0) return;
-  raise(dual_bound(problem_, best_, state_.radius, enough(), slack(), intervals).lower_bound);
+  raise(
+      dual_bound(problem_, best_, state_.radius, enough(), slack(), intervals, trail).lower_bound);
   if (settle(Proof::dual)) return;
   branch_out(std::move(intervals), stop);
   settle(Proof::branching);
@@ -136,8 +140,14 @@ void PointSolver::certify() {
   certified_radius_ = state_.radius;
   // A proof of a larger radius stands no more.
   state_.proof = Proof::none;
-  if (settle(Proof::neuronwise)) return;
-  raise(closed_form_bound(problem_, ball_intervals(problem_, state_.radius), best_, slack()));
+  // What is cheap to find need not be cheap to show again.
+  const bool settled = settle(Proof::neuronwise);
+  if (settled && !state_.trail.wanted()) return;
+  state_.trail.enter(0, state_.radius);
+  const double bound = closed_form_bound(problem_, ball_intervals(problem_, state_.radius), best_,
+                                         slack(), settled ? 0.0 : state_.lower_bound, state_.trail);
+  if (settled) return;
+  raise(bound);
   settle(Proof::certificate);
 }
 
@@ -149,7 +159,7 @@ void PointSolver::branch_out(Intervals intervals, const std::function<bool()>& s
     return state_.radius;
   };
   const BranchingResult result = branch(problem_, std::move(intervals), best_.preactivations,
-                                        state_.radius, options, incumbent);
+                                        state_.radius, options, incumbent, state_.trail);
   state_.nodes = result.nodes;
   raise(result.lower_bound);
 }
@@ -159,18 +169,42 @@ void PointSolver::enumerate() {
   const auto& opposing = problem_.side.opposing;
   if (opposing.size() > kMostEnumerated) return;
   bool all_empty = true;
+  std::vector<Projection> projections;
   for (std::size_t code = 0; code < std::size_t{1} << opposing.size(); ++code) {
     Subset subset(static_cast<std::size_t>(problem_.neurons.size()), 0);
     for (std::size_t i = 0; i < opposing.size(); ++i) {
       subset[static_cast<std::size_t>(opposing[i])] = (code >> i) & 1;
     }
-    const Projection projection = project(searched_, piece_of(searched_, subset));
+    Projection projection = project(searched_, piece_of(searched_, subset));
     all_empty &= projection.empty;
     if (std::isfinite(projection.distance)) search_.from_subset(subset);
+    projections.push_back(std::move(projection));
   }
   if (!all_empty) return;
+  note_subsets(projections);
   state_.radius = state_.lower_bound = kInfinity;
   state_.proof = Proof::never_flips;
+}
+
+/// The tree of all subsets of opposing neurons, each a leaf with the plane that shows it empty.
+void PointSolver::note_subsets(const std::vector<Projection>& projections) {
+  auto& trail = state_.trail;
+  if (!trail.wanted()) return;
+  std::vector<Index> nodes{0};  // of all subsets of the neurons so far, in the order of their codes
+  for (const Index neuron : problem_.side.opposing) {
+    std::vector<Index> inactive, active;
+    for (const Index node : nodes) {
+      trail.enter(node, kInfinity);
+      inactive.push_back(trail.branch(neuron));
+      active.push_back(inactive.back() + 1);
+    }
+    inactive.insert(inactive.end(), active.begin(), active.end());
+    nodes = std::move(inactive);
+  }
+  for (std::size_t code = 0; code < nodes.size(); ++code) {
+    trail.enter(nodes[code], kInfinity);
+    trail.plane(projections[code].multipliers);
+  }
 }
 
 }  // namespace reluflow

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <limits>
+#include <vector>
 
 #include "reluflow/local_search.hpp"
 #include "reluflow/perturbation.hpp"
@@ -16,6 +17,7 @@ struct PointState {
   Subset subset;
   Proof proof = Proof::none;
   Index nodes = 0;
+  ProofTrail trail;
 };
 
 /// Improves the state of one point, step by step.
@@ -45,6 +47,7 @@ class PointSolver {
   void certify();
   void branch_out(Intervals intervals, const std::function<bool()>& stop);
   void enumerate();
+  void note_subsets(const std::vector<Projection>& projections);
 
   const PointProblem& problem_;
   const PerturbationOptions& options_;

@@ -1,6 +1,10 @@
 #include "reluflow/two_layer.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <numeric>
 
 #include "reluflow/parallel.hpp"
 #include "reluflow/products.hpp"
@@ -10,12 +14,17 @@ namespace {
 
 using Eigen::internal::pand;
 using Eigen::internal::pcmp_lt;
+using Eigen::internal::pdiv;
 using Eigen::internal::ploadu;
 using Eigen::internal::pmadd;
 using Eigen::internal::pmax;
+using Eigen::internal::pmin;
 using Eigen::internal::pmul;
+using Eigen::internal::por;
 using Eigen::internal::predux;
+using Eigen::internal::pselect;
 using Eigen::internal::pset1;
+using Eigen::internal::psqrt;
 using Eigen::internal::pstoreu;
 
 // Examples whose outputs one task computes.
@@ -46,23 +55,71 @@ double output_of_row(const Panels& panels, const double* preactivations, Index r
 }
 
 /// One SIMD vector of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z).
+/// Bits of `lit` are 0 where no example is active, those of `reached` where none with a weight is.
 void backpropagate_neurons(const double* z, Index stride, const Vector& signed_weights,
-                           const double* output, double* g, double* output_velocity) {
+                           const double* output, double* g, double* output_velocity, double* lit,
+                           double* reached) {
   const Packet zero = pset1<Packet>(0.0);
   const Packet v = ploadu<Packet>(output);
-  Packet dv = zero;
+  Packet dv = zero, any = zero, any_weighted = zero;
   for (Index i = 0; i < signed_weights.size(); ++i) {
     const Packet weight = pset1<Packet>(signed_weights[i]);
     const Packet preactivation = ploadu<Packet>(z + i * stride);
+    const Packet active = pcmp_lt(zero, preactivation);
     dv = pmadd(weight, pmax(preactivation, zero), dv);
-    pstoreu(g + i * stride, pand(pcmp_lt(zero, preactivation), pmul(weight, v)));
+    pstoreu(g + i * stride, pand(active, pmul(weight, v)));
+    any = por(any, active);
+    if (signed_weights[i] != 0.0) any_weighted = por(any_weighted, active);
   }
   pstoreu(output_velocity, dv);
+  pstoreu(lit, any);
+  pstoreu(reached, any_weighted);
+}
+
+/// Whether any bit is set; of the numbers of a comparison, those that are true.
+bool any_bit(double number) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  return bits != 0;
+}
+
+void list_with_any_bit(const Vector& numbers, Index count, std::vector<Index>& found) {
+  found.clear();
+  for (Index j = 0; j < count; ++j) {
+    if (any_bit(numbers[j])) found.push_back(j);
+  }
+}
+
+std::vector<Index> first_indices(Index count) {
+  std::vector<Index> indices(static_cast<std::size_t>(count));
+  std::iota(indices.begin(), indices.end(), Index{0});
+  return indices;
+}
+
+/// 1 / (ramp rms(z)) for one SIMD vector of neurons, the mean taken over all examples.
+Packet inverse_ramp(const double* z, Index stride, Index examples, double ramp) {
+  Packet sum = pset1<Packet>(0.0);
+  for (Index i = 0; i < examples; ++i) {
+    const Packet preactivation = ploadu<Packet>(z + i * stride);
+    sum = pmadd(preactivation, preactivation, sum);
+  }
+  const Packet mean = pmul(sum, pset1<Packet>(1.0 / static_cast<double>(examples)));
+  return pdiv(pset1<Packet>(1.0 / ramp), psqrt(mean));
+}
+
+/// Scales g by min(1, z inverse) where it is negative, that is, where it pushes z down to 0.
+void smooth_kinks(const double* z, Index stride, Index examples, Packet inverse, double* g) {
+  const Packet zero = pset1<Packet>(0.0), one = pset1<Packet>(1.0);
+  for (Index i = 0; i < examples; ++i) {
+    const Packet own = ploadu<Packet>(g + i * stride);
+    const Packet slope = pmin(one, pmul(ploadu<Packet>(z + i * stride), inverse));
+    pstoreu(g + i * stride, pselect(pcmp_lt(own, zero), pmul(own, slope), own));
+  }
 }
 
 }  // namespace
 
-TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Loss loss,
+TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, MarginLoss loss,
                                      Trained trained, Team& team, Control* control)
     : labels_(labels),
       panels_(width),
@@ -70,7 +127,9 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Loss
       loss_(loss),
       trained_(trained),
       team_(team),
-      control_(control) {}
+      control_(control),
+      reached_(panels_.padded_width()),
+      lit_(panels_.padded_width()) {}
 
 double TwoLayerObjective::evaluate_margins(const double* preactivations, const double* output) {
   last_preactivations_ = preactivations;
@@ -88,7 +147,7 @@ double TwoLayerObjective::evaluate_margins(const double* preactivations, const d
 }
 
 void TwoLayerObjective::backpropagate(const double* preactivations, const double* output,
-                                      double* backpropagated, double* output_velocity) const {
+                                      double* backpropagated, double* output_velocity) {
   const Vector signed_weights = weights_.cwiseProduct(labels_);
   const double work = 4.0 * static_cast<double>(panels_.size(examples()));
   team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
@@ -97,13 +156,58 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
     const Index first = panels_.first_column(panel);
     for (Index u = 0; u < stride; u += kLanes) {
       backpropagate_neurons(preactivations + offset + u, stride, signed_weights, output + first + u,
-                            backpropagated + offset + u, output_velocity + first + u);
+                            backpropagated + offset + u, output_velocity + first + u,
+                            lit_.data() + first + u, reached_.data() + first + u);
+      if (kink_ramp_ > 0.0) {
+        const double* z = preactivations + offset + u;
+        smooth_kinks(z, stride, examples(), inverse_ramp(z, stride, examples(), kink_ramp_),
+                     backpropagated + offset + u);
+      }
     }
     std::fill(backpropagated + offset + examples() * stride,
               backpropagated + offset + padded_rows_ * stride, 0.0);
   });
   if (!trained_.output) {
     std::fill(output_velocity, output_velocity + panels_.padded_width(), 0.0);
+  }
+  list_pushed();
+}
+
+void TwoLayerObjective::list_pushed() {
+  weighted_.clear();
+  for (Index i = 0; i < examples(); ++i) {
+    if (weights_[i] != 0.0) weighted_.push_back(i);
+  }
+  list_with_any_bit(reached_, panels_.width(), pushed_);
+  list_with_any_bit(lit_, panels_.width(), active_);
+}
+
+void TwoLayerObjective::multiply_backpropagated(const Strips& left, const double* backpropagated,
+                                                double* out) {
+  const auto rows = static_cast<Index>(weighted_.size());
+  const auto width = static_cast<Index>(pushed_.size());
+  // Gathering is worth its copies where it saves some of the examples or vectors of neurons.
+  constexpr double kWorthGathering = 0.9;
+  const double left_over = static_cast<double>(rows * block_count(width, kLanes) * kLanes) /
+                           static_cast<double>(examples() * panels_.padded_width());
+  if (left_over > kWorthGathering) {
+    multiply(left, panels_, backpropagated, padded_rows_, out, team_, control_);
+    return;
+  }
+  const Index out_rows = left.padded_rows();
+  if (width < panels_.width()) std::fill(out, out + panels_.size(out_rows), 0.0);
+  if (rows == 0 || width == 0) return;
+  const Panels pushed(width);
+  gathered_.resize(pushed.size(rows));
+  gather_columns(panels_, backpropagated, weighted_, padded_rows_, pushed_, pushed,
+                 gathered_.data());
+  if (width == panels_.width()) {
+    multiply(left, weighted_, pushed, gathered_.data(), out, team_, control_);
+    return;
+  }
+  product_.resize(pushed.size(out_rows));
+  if (multiply(left, weighted_, pushed, gathered_.data(), product_.data(), team_, control_)) {
+    scatter_columns(pushed, product_.data(), out_rows, panels_, pushed_, out);
   }
 }
 
@@ -119,7 +223,7 @@ std::vector<Index> TwoLayerObjective::unreachable() const {
 }
 
 PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
-                                 Loss loss, Trained trained, Team& team, Control* control)
+                                 MarginLoss loss, Trained trained, Team& team, Control* control)
     : TwoLayerObjective(labels, width, loss, trained, team, control), dim_(inputs.cols()) {
   const Matrix features = with_bias_feature(inputs);
   examples_by_row_ = Strips(features);
@@ -136,14 +240,70 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Index rows = examples_by_column_.padded_rows();
   velocity.resize(size());
   const double* output = theta.data() + panels_.size(rows);
-  multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), team_, control_);
+  multiply_weights(theta);
   const double log_loss = evaluate_margins(preactivations_.data(), output);
   backpropagate(preactivations_.data(), output, backpropagated_.data(),
                 velocity.data() + panels_.size(rows));
-  multiply(examples_by_column_, panels_, backpropagated_.data(), padded_rows_, velocity.data(),
-           team_, control_);
+  multiply_backpropagated(examples_by_column_, backpropagated_.data(), velocity.data());
   if (!trained_.bias) panels_.clear_row(dim_, rows, velocity.data());
+  remember_resting_neurons(theta);
   return log_loss;
+}
+
+void PrimalObjective::multiply_weights(const Vector& theta) {
+  const Index rows = examples_by_column_.padded_rows();
+  if (resting_.empty() || resting_neurons_moved(theta)) {
+    multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), team_,
+             control_);
+    return;
+  }
+  const Panels awake(static_cast<Index>(awake_.size()));
+  awake_weights_.resize(awake.size(dim_ + 1));
+  awake_preactivations_.resize(awake.size(padded_rows_));
+  gather_columns(panels_, theta.data(), first_indices(dim_ + 1), rows, awake_, awake,
+                 awake_weights_.data());
+  if (!multiply(examples_by_row_, awake, awake_weights_.data(), dim_ + 1,
+                awake_preactivations_.data(), team_, control_)) {
+    return;
+  }
+  scatter_columns(awake, awake_preactivations_.data(), padded_rows_, panels_, awake_,
+                  preactivations_.data());
+}
+
+bool PrimalObjective::resting_neurons_moved(const Vector& theta) const {
+  const Index rows = examples_by_column_.padded_rows();
+  for (std::size_t j = 0; j < resting_.size(); ++j) {
+    const Lane lane = panels_.lane(resting_[j], rows);
+    for (Index i = 0; i <= dim_; ++i) {
+      if (theta[lane.offset + i * lane.stride] != resting_columns_(static_cast<Index>(j), i)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void PrimalObjective::remember_resting_neurons(const Vector& theta) {
+  // Fewer awake neurons, but as many vectors of them: nothing would be saved.
+  const auto awake = static_cast<Index>(active_.size());
+  if (awake == 0 || Panels(awake).padded_width() == panels_.padded_width() ||
+      (control_ && control_->reason() != StopReason::none)) {
+    resting_.clear();
+    return;
+  }
+  awake_ = active_;
+  const std::vector<Index> all = first_indices(panels_.width());
+  resting_.clear();
+  std::set_difference(all.begin(), all.end(), awake_.begin(), awake_.end(),
+                      std::back_inserter(resting_));
+  resting_columns_.resize(static_cast<Index>(resting_.size()), dim_ + 1);
+  const Index rows = examples_by_column_.padded_rows();
+  for (std::size_t j = 0; j < resting_.size(); ++j) {
+    const Lane lane = panels_.lane(resting_[j], rows);
+    for (Index i = 0; i <= dim_; ++i) {
+      resting_columns_(static_cast<Index>(j), i) = theta[lane.offset + i * lane.stride];
+    }
+  }
 }
 
 Vector PrimalObjective::pack(const Network& network) const {
@@ -165,7 +325,7 @@ Network PrimalObjective::unpack(const Vector& theta) const {
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
-                             const Network& initial, Loss loss, Trained trained, Team& team,
+                             const Network& initial, MarginLoss loss, Trained trained, Team& team,
                              Control* control)
     : TwoLayerObjective(labels, initial.output.size(), loss, trained, team, control),
       inputs_(inputs),
@@ -175,7 +335,7 @@ GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
   multiply(inputs_, inputs_.transpose(), gram, team_.size(), control_);
   if (trained_.bias) gram.array() += 1.0;
   gram_ = Strips(gram);
-  Matrix preactivations(examples(), panels_.width());
+  Matrix preactivations = Matrix::Zero(examples(), panels_.width());
   multiply(inputs_, initial_.weights.transpose(), preactivations, team_.size(), control_);
   preactivations.rowwise() += initial_.bias.transpose();
   initial_preactivations_.resize(block());
@@ -232,11 +392,12 @@ Network GramObjective::unpack(const Vector& theta) const {
 }
 
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
-                             const VectorView& labels, Loss loss, Trained trained,
-                             int num_threads) {
+                             const VectorView& labels, MarginLoss loss, Trained trained,
+                             double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
     PrimalObjective objective(inputs, labels, network.output.size(), loss, trained, team, nullptr);
+    objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.pack(network), velocity);
     gradient.margins = objective.margins();
@@ -247,10 +408,12 @@ LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
 }
 
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
-                           const VectorView& labels, Loss loss, Trained trained, int num_threads) {
+                           const VectorView& labels, MarginLoss loss, Trained trained,
+                           double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
     GramObjective objective(inputs, labels, network, loss, trained, team, nullptr);
+    objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.start(), velocity);
     gradient.margins = objective.margins();

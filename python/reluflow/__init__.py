@@ -7,31 +7,65 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.certificates import (
+    CertificateError,
+    KKTStatement,
+    KKTVerification,
+    RadiusCertificates,
+    RadiusVerification,
+    verify_certificate,
+)
 from reluflow.data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
+    LowRankNoise,
     load_dataset,
     load_digits,
     save_dataset,
 )
+from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import FlowResult, Trajectory, gradient_flow
-from reluflow.generalization import ClusterError, ErrorEstimate, test_error
+from reluflow.flow import (
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
+from reluflow.generalization import (
+    ClassError,
+    ClusterError,
+    ErrorCheck,
+    ErrorEstimate,
+    NoiseLevel,
+    RadiusDistribution,
+    RobustError,
+    noise_at_error,
+    radius_distribution,
+    robust_error,
+    test_error,
+)
 from reluflow.kkt import (
+    DeepKKTCertificate,
     FlowLimit,
     GlobalProbe,
     KKTCertificate,
     KKTPoint,
+    KKTProof,
     KKTResiduals,
+    SlowLaw,
     certify_kkt,
     flow_limit,
     global_probe,
     kkt_point,
     kkt_residuals,
+    prove_kkt,
+    slow_law,
 )
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
+from reluflow.reduction import Reduction
 from reluflow.robustness import (
     FlipCurve,
     Perturbations,
@@ -43,11 +77,17 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "CertificateError",
+    "ClassError",
     "ClusterError",
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowResult",
+    "DeepKKTCertificate",
+    "DeepNet",
     "DoubleEdge",
+    "ErrorCheck",
     "ErrorEstimate",
     "FlipCurve",
     "FlowLimit",
@@ -55,9 +95,20 @@ __all__ = [
     "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
+    "KKTProof",
     "KKTResiduals",
+    "KKTStatement",
+    "KKTVerification",
+    "LowRankNoise",
+    "NoiseLevel",
     "Perturbations",
     "Problem",
+    "RadiusCertificates",
+    "RadiusDistribution",
+    "RadiusVerification",
+    "Reduction",
+    "RobustError",
+    "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
@@ -69,15 +120,22 @@ __all__ = [
     "flow_limit",
     "global_probe",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",
     "load_digits",
     "min_perturbation",
+    "noise_at_error",
+    "prove_kkt",
+    "radius_distribution",
+    "robust_error",
     "robust_network",
     "save_dataset",
+    "slow_law",
     "sweep",
     "test_error",
     "theory",
     "universal_perturbation",
+    "verify_certificate",
 ]

@@ -15,6 +15,12 @@ def processor_levels() -> list[str]: ...
 class Loss:
     exponential: Loss
     logistic: Loss
+    hinge: Loss
+    squared: Loss
+    cross_entropy: Loss
+
+class MarginLoss:
+    def __init__(self, kind: Loss, label_smoothing: float = 0.0) -> None: ...
 
 class LossGradient:
     @property
@@ -33,17 +39,18 @@ class LossGradient:
 def forward(
     weights: _Floats, bias: _Floats, output: _Floats, inputs: _Floats, num_threads: int
 ) -> _Floats: ...
-def log_loss_weights(margins: _Floats, loss: Loss) -> tuple[float, _Floats]: ...
+def log_loss_weights(margins: _Floats, loss: Loss | MarginLoss) -> tuple[float, _Floats]: ...
 def primal_gradient(
     weights: _Floats,
     bias: _Floats,
     output: _Floats,
     inputs: _Floats,
     labels: _Floats,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     num_threads: int,
+    kink_ramp: float = 0.0,
 ) -> LossGradient: ...
 def gram_gradient(
     weights: _Floats,
@@ -51,15 +58,20 @@ def gram_gradient(
     output: _Floats,
     inputs: _Floats,
     labels: _Floats,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     num_threads: int,
+    kink_ramp: float = 0.0,
 ) -> LossGradient: ...
 
 class FlowStatus:
     @property
     def name(self) -> str: ...
+
+class FlowMethod:
+    bogacki_shampine: FlowMethod
+    rkc2: FlowMethod
 
 class FlowOutcome:
     @property
@@ -75,6 +87,8 @@ class FlowOutcome:
     @property
     def rejected_steps(self) -> float: ...
     @property
+    def seconds(self) -> float: ...
+    @property
     def weights(self) -> _Floats: ...
     @property
     def bias(self) -> _Floats: ...
@@ -87,10 +101,12 @@ def gradient_flow(
     output: _Floats,
     inputs: _Floats,
     labels: _Floats,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     gram: bool,
+    method: FlowMethod,
+    kink_ramp: float,
     log_inverse_loss: float,
     rtol: float,
     max_evaluations: float,
@@ -98,6 +114,85 @@ def gradient_flow(
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
 ) -> FlowOutcome: ...
+def gradient_flow_ensemble(
+    networks: list[tuple[_Floats, _Floats, _Floats]],
+    data: list[tuple[_Floats, _Floats]],
+    gram: list[bool],
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    method: FlowMethod,
+    kink_ramp: float,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None,
+) -> list[FlowOutcome]: ...
+
+class Activation:
+    relu: Activation
+    leaky_relu: Activation
+    polynomial_relu: Activation
+    normalized_polynomial_relu: Activation
+
+class Architecture:
+    def __init__(
+        self,
+        widths: list[int],
+        biased: list[bool],
+        activation: Activation,
+        parameter: float,
+        skip: bool,
+    ) -> None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def degree(self) -> float: ...
+
+class DeepFlowOutcome:
+    @property
+    def status(self) -> FlowStatus: ...
+    @property
+    def trajectory(self) -> _Floats: ...
+    @property
+    def unreachable(self) -> _Ints: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def accepted_steps(self) -> float: ...
+    @property
+    def rejected_steps(self) -> float: ...
+    @property
+    def theta(self) -> _Floats: ...
+
+def deep_forward(
+    architecture: Architecture, theta: _Floats, inputs: _Floats, num_threads: int
+) -> _Floats: ...
+def deep_gradient(
+    architecture: Architecture,
+    theta: _Floats,
+    inputs: _Floats,
+    targets: _Floats,
+    loss: Loss | MarginLoss,
+    num_threads: int,
+) -> tuple[float, _Floats, _Floats, _Floats]: ...
+def deep_gradient_flow(
+    architecture: Architecture,
+    theta: _Floats,
+    inputs: _Floats,
+    targets: _Floats,
+    loss: Loss | MarginLoss,
+    method: FlowMethod,
+    log_inverse_loss: float,
+    rtol: float,
+    largest_move: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[float, float, float], None] | None,
+) -> DeepFlowOutcome: ...
 
 SAMPLE_BLOCK: int
 
@@ -136,6 +231,28 @@ class StopReason:
     @property
     def name(self) -> str: ...
 
+class ProofSteps:
+    @property
+    def point(self) -> _Ints: ...
+    @property
+    def kind(self) -> _Ints: ...
+    @property
+    def node(self) -> _Ints: ...
+    @property
+    def neuron(self) -> _Ints: ...
+    @property
+    def child(self) -> _Ints: ...
+    @property
+    def radius(self) -> _Floats: ...
+    @property
+    def eta(self) -> _Floats: ...
+    @property
+    def first(self) -> _Ints: ...
+    @property
+    def multiplier_neuron(self) -> _Ints: ...
+    @property
+    def multiplier(self) -> _Floats: ...
+
 class PerturbationOutcome:
     @property
     def radius(self) -> _Floats: ...
@@ -149,6 +266,8 @@ class PerturbationOutcome:
     def proofs(self) -> list[Proof]: ...
     @property
     def nodes(self) -> _Ints: ...
+    @property
+    def steps(self) -> ProofSteps: ...
     @property
     def stopped(self) -> StopReason: ...
 
@@ -167,6 +286,16 @@ def ray_crossings(
     output: _Floats,
     constant: float,
     labels: _Floats,
+    strict: bool,
+    num_threads: int,
+) -> _Floats: ...
+def log_line_masses(
+    preactivations: _Floats,
+    slopes: _Floats,
+    output: _Floats,
+    constant: float,
+    lower: _Floats,
+    upper: _Floats,
     strict: bool,
     num_threads: int,
 ) -> _Floats: ...
@@ -194,4 +323,5 @@ def min_perturbations(
     max_nodes: int,
     max_seconds: float,
     num_threads: int,
+    keep_proofs: bool,
 ) -> PerturbationOutcome: ...

@@ -53,6 +53,38 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
         yield observe
 
 
+@contextlib.contextmanager
+def ensemble_progress(
+    progress: bool | Callable[[int], None], total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """An observer of finished flows: none, the caller's own, or a bar towards ``total``."""
+    if callable(progress) or not progress:
+        yield progress or None
+        return
+    bar = _bar("gradient flows")
+    with bar:
+        task = bar.add_task("", total=total, state="")
+        yield lambda done: bar.update(task, completed=done, state=f"{done:,} of {total:,} flows")
+
+
+@contextlib.contextmanager
+def counting_progress(
+    progress: bool, name: str, total: int, what: str
+) -> Iterator[Callable[[int], None]]:
+    """An observer of how many of ``total`` are done: silent, or a bar."""
+    if not progress:
+        yield lambda done: None
+        return
+    bar = _bar(name)
+    with bar:
+        task = bar.add_task("", total=total, state="")
+
+        def observe(done: int) -> None:
+            bar.update(task, completed=done, state=f"{done:,} of {total:,} {what}")
+
+        yield observe
+
+
 def _bar(name: str) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -22,6 +22,7 @@ class Status(str, enum.Enum):
     DEAD_CLASS = "dead_class"
     NOT_SEPARABLE = "not_separable"
     STEP_UNDERFLOW = "step_underflow"
+    STATIONARY = "stationary"
     APPROXIMATE = "approximate"
     INCONSISTENT_PATTERN = "inconsistent_pattern"
     DEGENERATE = "degenerate"
@@ -29,6 +30,12 @@ class Status(str, enum.Enum):
     NOT_SOLVED = "not_solved"
     NOT_PROVED = "not_proved"
     NOT_REACHED = "not_reached"
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    VERIFIED = "verified"
+    REFUSED = "refused"
+    FEW_EFFECTIVE = "few_effective"
+    ESTIMATES_DISAGREE = "estimates_disagree"
 
     @property
     def sentence(self) -> str:
@@ -67,6 +74,10 @@ _SENTENCES = {
         "The step size fell to rounding level before the target; the problem is too stiff or too "
         "badly scaled for rtol."
     ),
+    Status.STATIONARY: (
+        "Stationary: every example is classified and the gradient of the loss has vanished before "
+        "the target; the last iterate is reported, which is a minimiser, not a max-margin network."
+    ),
     Status.APPROXIMATE: (
         "Approximate: these are the best multipliers, and the residuals they leave; the network is "
         "not a KKT point to the tolerance."
@@ -91,8 +102,20 @@ _SENTENCES = {
         "Not all proved: where proved is False the radius is an upper bound, and lower_bound what "
         "could be shown; raise max_nodes."
     ),
+    Status.PROVED: "Proved: an exact KKT point lies within the stated radius.",
+    Status.UNPROVED: ("Not proved: no exact KKT point was shown to be near; the reason says why."),
+    Status.VERIFIED: "Verified: everything that the certificate states was proved anew.",
+    Status.REFUSED: "Refused: the certificate does not prove what it states.",
     Status.NOT_REACHED: (
         "Not reached: along this direction that fraction flips at no norm; see curve for what does."
+    ),
+    Status.FEW_EFFECTIVE: (
+        "Too few effective draws: a handful of draws carries the estimate, so that neither it nor "
+        "its interval can be trusted; raise max_samples."
+    ),
+    Status.ESTIMATES_DISAGREE: (
+        "Two independent estimates disagree beyond their errors, so that at least one of them "
+        "misses part of the region; the interval spans both; raise max_samples."
     ),
 }
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from reluflow import _cli_sweep, _dispatch
+from reluflow import _cli_sweep, _cli_verify, _dispatch
 from reluflow._provenance import __version__
 from reluflow._results import Status
 from reluflow._threads import available_threads
+from reluflow.experiments import shipped_studies
 
 if TYPE_CHECKING:
     from reluflow.data import ClusterModel, Dataset
@@ -76,6 +77,14 @@ def _training(*names: str, text: str, default: bool | str = True, **more: Any) -
     )
 
 
+StudyName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]",
+        help=f"A study instead: one of {', '.join(shipped_studies())}; or a .toml file.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -113,7 +122,18 @@ LossOption = Annotated[
 ]
 LogInverseLoss = Annotated[
     float | None,
-    _training(text="Follow the flow to this log(1/L): 10,000 for clusters, 100 for data."),
+    _training(
+        text="Follow the flow to this log(1/L).",
+        default="10,000 for clusters, 100 for data and for more than 1,000 examples",
+    ),
+]
+Limit = Annotated[
+    bool | None,
+    _training(
+        "--limit/--no-limit",
+        text="Compute the KKT point that the flow tends to, and measure it too.",
+        default="for clusters, where it takes about a minute of one core at most",
+    ),
 ]
 Bias = Annotated[bool, _training("--bias/--no-bias", text="Train the biases, or keep them at 0.")]
 TestPoints = Annotated[
@@ -240,6 +260,7 @@ def demo(
 @app.command(epilog=EXIT_CODES)
 def run(
     context: typer.Context,
+    study: StudyName = None,
     data: Data = None,
     dim: Dim = None,
     clusters: Clusters = None,
@@ -251,6 +272,7 @@ def run(
     init_scale: InitScale = 1e-3,
     loss: LossOption = Loss.exponential,
     log_inverse_loss: LogInverseLoss = None,
+    limit: Limit = None,
     bias: Bias = True,
     test_points: TestPoints = 200,
     seed: Seed = 0,
@@ -259,7 +281,13 @@ def run(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run the whole experiment on your clusters, your data, or the handwritten digits."""
+    """Run the whole experiment on your clusters, your data, or the handwritten digits.
+
+    With the name of a study, such as theorem, run that study and write its page.
+    """
+    if study is not None:
+        _run_study(context, study, threads, out, json_)
+        return
     given = {
         "--dim": dim,
         "--clusters": clusters,
@@ -289,6 +317,7 @@ def run(
         "init_scale": init_scale,
         "loss": loss.value,
         "log_inverse_loss": log_inverse_loss,
+        "limit": limit,
         "bias": bias,
         "test_points": test_points,
         "seed": seed,
@@ -298,6 +327,27 @@ def run(
 
 
 _cli_sweep.register(app, EXIT_CODES)
+_cli_verify.register(app)
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _run_study(
+    context: typer.Context, study: str, threads: int | None, out: Path | None, json_: bool
+) -> None:
+    """A study has settings of its own, so that others are refused."""
+    taken = {"study", "threads", "out", "json_", "debug"}
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and parameter.name not in taken and _was_typed(context, parameter.name)
+    ]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)} cannot be combined with a study")
+    _cli_sweep.run_study(study, threads, out, json_, context.obj)
 
 
 @app.command()

@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike
 
 from reluflow._assumption import AssumptionReport, Inequality, check_assumption
 from reluflow._conflicts import require_no_conflict, row_blocks
-from reluflow._covariance import as_noise, noise_ndim, positive_factor, triangular_factor
+from reluflow._covariance import (
+    LowRankNoise,
+    as_noise,
+    noise_ndim,
+    positive_factor,
+    triangular_factor,
+)
 from reluflow._digits import read_digits
 from reluflow._loading import read_arrays, write_arrays
 from reluflow._validation import (
@@ -34,6 +40,7 @@ __all__ = [
     "ClusterModel",
     "Dataset",
     "Inequality",
+    "LowRankNoise",
     "load_dataset",
     "load_digits",
     "save_dataset",
@@ -155,18 +162,19 @@ class ClusterModel:
         Cluster means mu_q. Their norms are not checked: means of real data have others.
     labels : array_like, shape (k,)
         Labels -1 and +1, both present.
-    noise : float or array_like
+    noise : float, array_like or LowRankNoise
         A standard deviation; one a cluster, shape (k,); diagonals of the covariances, that is
         variances, shape (k, d); or covariances, shape (k, d, d). Shape (k,) always is one
-        standard deviation a cluster, also where k = d.
+        standard deviation a cluster, also where k = d. `LowRankNoise` is a standard deviation and
+        a few directions with more.
     ambient_dim : int, optional
         The d of the setting, where ``means`` are coordinates in a frame of a larger space.
 
     Attributes
     ----------
     labels : ndarray, shape (k,)
-    noise : float or ndarray
-        As given; a float, or a read-only float64 array.
+    noise : float, ndarray or LowRankNoise
+        As given; a float, a read-only float64 array, or a `LowRankNoise`.
     dim : int
         Number of coordinates.
     ambient_dim : int
@@ -182,7 +190,7 @@ class ClusterModel:
     """
 
     labels: FloatArray
-    noise: float | FloatArray
+    noise: float | FloatArray | LowRankNoise
     dim: int
     ambient_dim: int
     # The means are these rows, followed by zeros up to dim.
@@ -192,7 +200,7 @@ class ClusterModel:
         self,
         means: ArrayLike,
         labels: ArrayLike,
-        noise: ArrayLike,
+        noise: ArrayLike | LowRankNoise,
         *,
         ambient_dim: int | None = None,
     ) -> None:
@@ -205,7 +213,7 @@ class ClusterModel:
         self,
         leading: FloatArray,
         labels: ArrayLike,
-        noise: ArrayLike,
+        noise: ArrayLike | LowRankNoise,
         dim: int,
         ambient_dim: int | None = None,
     ) -> None:
@@ -225,7 +233,11 @@ class ClusterModel:
 
     @classmethod
     def _from_leading(
-        cls, leading: FloatArray, labels: ArrayLike | None, noise: ArrayLike, dim: int
+        cls,
+        leading: FloatArray,
+        labels: ArrayLike | None,
+        noise: ArrayLike | LowRankNoise,
+        dim: int,
     ) -> ClusterModel:
         model = cls.__new__(cls)
         model._fill(leading, _alternating(len(leading)) if labels is None else labels, noise, dim)
@@ -236,7 +248,7 @@ class ClusterModel:
         cls,
         n_clusters: int,
         dim: int,
-        noise: ArrayLike,
+        noise: ArrayLike | LowRankNoise,
         *,
         labels: ArrayLike | None = None,
         seed: Any = None,
@@ -271,7 +283,7 @@ class ClusterModel:
         cls,
         n_clusters: int,
         dim: int,
-        noise: ArrayLike,
+        noise: ArrayLike | LowRankNoise,
         *,
         labels: ArrayLike | None = None,
         seed: Any = None,
@@ -279,9 +291,8 @@ class ClusterModel:
         """Means of norm sqrt(dim) in directions uniform on the sphere.
 
         With isotropic noise the first axes are chosen to span the means, which is a rotation: the
-        coordinates are those of a Gaussian matrix after Gram-Schmidt, lower triangular with
-        independent entries, chi with d - i degrees of freedom on the diagonal and N(0, 1) below
-        (Bartlett 1933), rows scaled to norm sqrt(dim).
+        coordinates are those of a Gaussian matrix after Gram-Schmidt (`gaussian_rows`), scaled to
+        norm sqrt(dim). With `LowRankNoise` the axes after those of its factors are.
 
         Parameters
         ----------
@@ -300,12 +311,11 @@ class ClusterModel:
         n_clusters, dim = _as_sizes(n_clusters, dim)
         rng = np.random.default_rng(seed)
         # Other than isotropic noise singles out axes, to which the means must then be oblique.
-        if dim < n_clusters or noise_ndim(noise) > 1:
+        singled = noise.factors.shape[1] if isinstance(noise, LowRankNoise) else 0
+        if dim < singled + n_clusters or (not singled and noise_ndim(noise) > 1):
             rows = rng.standard_normal((n_clusters, dim))
         else:
-            rows = np.tril(rng.standard_normal((n_clusters, n_clusters)), -1)
-            degrees = float(dim) - np.arange(n_clusters)
-            np.fill_diagonal(rows, np.sqrt(rng.chisquare(degrees)))
+            rows = gaussian_rows(n_clusters, singled, dim, rng)
         rows *= math.sqrt(dim) / np.linalg.norm(rows, axis=1, keepdims=True)
         return cls._from_leading(rows, labels, noise, dim)
 
@@ -314,7 +324,7 @@ class ClusterModel:
         cls,
         n_clusters: int,
         dim: int,
-        noise: ArrayLike,
+        noise: ArrayLike | LowRankNoise,
         *,
         correlation: float,
         labels: ArrayLike | None = None,
@@ -358,7 +368,7 @@ class ClusterModel:
 
     @classmethod
     def from_gram(
-        cls, gram: ArrayLike, labels: ArrayLike, noise: ArrayLike, dim: int
+        cls, gram: ArrayLike, labels: ArrayLike, noise: ArrayLike | LowRankNoise, dim: int
     ) -> ClusterModel:
         """Means of norm sqrt(dim) with given inner products.
 
@@ -390,6 +400,17 @@ class ClusterModel:
         if factor.shape[1] > dim:
             raise ValueError(f"gram has rank {factor.shape[1]}, more than dim={dim} dimensions")
         return cls._from_leading(factor, labels, noise, dim)
+
+    def with_noise_scaled(self, scale: float) -> ClusterModel:
+        """The same clusters, the standard deviations of their noise times ``scale`` > 0."""
+        scale = as_number("scale", scale, above=0)
+        if isinstance(self.noise, LowRankNoise):
+            noise: ArrayLike | LowRankNoise = self.noise.scaled(scale)
+        else:
+            noise = np.asarray(self.noise) * (scale if self.isotropic else scale**2)
+        model = type(self).__new__(type(self))
+        model._fill(self._leading, self.labels, noise, self.dim, self.ambient_dim)
+        return model
 
     @property
     def n_clusters(self) -> int:
@@ -432,11 +453,68 @@ class ClusterModel:
     @property
     def isotropic(self) -> bool:
         """Whether every covariance is a multiple of the identity by its form."""
-        return np.ndim(self.noise) <= 1
+        return not isinstance(self.noise, LowRankNoise) and np.ndim(self.noise) <= 1
+
+    @property
+    def explicit_dim(self) -> int | None:
+        """Directions that means and low-rank noise are written in; None for general covariances.
+
+        All others are alike: `reduced` keeps as many of them as are asked for.
+        """
+        explicit = self._explicit
+        return None if explicit is None else explicit[0].shape[1]
+
+    @cached_property
+    def _explicit(self) -> tuple[FloatArray, float | FloatArray | LowRankNoise] | None:
+        """Means and noise in as few coordinates as they take."""
+        if isinstance(self.noise, LowRankNoise):
+            means, factors = self._leading, self.noise.factors
+            columns = factors.transpose(0, 2, 1).reshape(-1, factors.shape[1])
+            dim = max(means.shape[1], columns.shape[1])
+            rows = np.zeros((len(means) + len(columns), dim))
+            rows[: len(means), : means.shape[1]] = means
+            rows[len(means) :, : columns.shape[1]] = columns
+            if dim > len(rows):
+                rows = triangular_factor(rows)
+            parts = rows[len(means) :].reshape(len(factors), -1, rows.shape[1])
+            noise = LowRankNoise(self.noise.scale, parts.transpose(0, 2, 1))
+            return frozen(rows[: len(means)]), noise
+        return (self.coordinates, self.noise) if self.isotropic else None
+
+    def reduced(self, extra: int) -> ClusterModel:
+        """The same clusters in `explicit_dim` + ``extra`` coordinates.
+
+        An orthonormal frame of the means and of the directions of low-rank noise comes first, then
+        ``extra`` of the other directions, which are all alike.
+
+        Parameters
+        ----------
+        extra : int
+
+        Raises
+        ------
+        ValueError
+            If covariances are general, which single out every direction, or there are not so many
+            directions.
+        """
+        if self._explicit is None:
+            raise ValueError(
+                "clusters have covariances that are neither multiples of the identity nor "
+                "LowRankNoise, which reduced coordinates cannot carry; use coordinates='ambient'"
+            )
+        leading, noise = self._explicit
+        dim = leading.shape[1] + as_positive_int("extra", extra, minimum=0)
+        if dim > self.dim:
+            raise ValueError(f"extra={extra} asks for {dim} coordinates; there are {self.dim}")
+        model = ClusterModel.__new__(ClusterModel)
+        model._fill(leading, self.labels, noise, dim, self.ambient_dim)
+        return model
 
     @cached_property
     def noise_scale(self) -> FloatArray:
         """sqrt of the largest eigenvalue of each covariance, shape (k,), read-only."""
+        if isinstance(self.noise, LowRankNoise):
+            return frozen(np.array([self.noise.largest(q) for q in range(self.n_clusters)]))
         noise = np.asarray(self.noise, dtype=np.float64)
         if noise.ndim <= 1:
             return frozen(np.broadcast_to(noise, self.n_clusters))
@@ -476,6 +554,8 @@ class ClusterModel:
         q = self._as_cluster(q)
         if self.isotropic:
             return float(self.noise_scale[q]) * triangular_factor(weights)
+        if isinstance(self.noise, LowRankNoise):
+            return triangular_factor(self.noise.color(weights, q))
         noise = np.asarray(self.noise, dtype=np.float64)
         if noise.ndim == 2:
             return triangular_factor(weights * np.sqrt(noise[q]))
@@ -516,13 +596,18 @@ class ClusterModel:
             )
         X = rng.standard_normal((n, self.dim))
         for rows in row_blocks(n, self.dim):
-            X[rows] = self._colored(X[rows], cluster[rows])
+            X[rows] = self.color(X[rows], cluster[rows])
             X[rows, : self._leading.shape[1]] += self._leading[cluster[rows]]
         X.setflags(write=False)
         return Dataset(X, labels, cluster)
 
-    def _colored(self, white: FloatArray, cluster: IntArray) -> FloatArray:
-        """Standard normal rows turned into noise of the given clusters."""
+    def color(self, white: FloatArray, cluster: IntArray) -> FloatArray:
+        """Standard normal rows, shape (n, d), turned into noise of the given clusters, (n,)."""
+        if isinstance(self.noise, LowRankNoise):
+            colored = np.empty_like(white)
+            for q in np.unique(cluster):
+                colored[cluster == q] = self.noise.color(white[cluster == q], int(q))
+            return colored
         noise = np.asarray(self.noise, dtype=np.float64)
         if noise.ndim <= 1:
             return white * self.noise_scale[cluster, None]
@@ -553,7 +638,7 @@ class ClusterModel:
         )
 
     def __repr__(self) -> str:
-        noise = self.noise if isinstance(self.noise, float) else f"array{self.noise.shape}"
+        noise = f"array{self.noise.shape}" if isinstance(self.noise, np.ndarray) else self.noise
         ambient = "" if self.ambient_dim == self.dim else f", ambient_dim={self.ambient_dim}"
         return (
             f"ClusterModel(n_clusters={self.n_clusters}, dim={self.dim}{ambient}, noise={noise}, "
@@ -632,6 +717,21 @@ def _as_clusters(value: ArrayLike, labels: FloatArray) -> IntArray:
             f"cluster {numbers[mixed][0]} has examples of both labels; a cluster has one label"
         )
     return cluster
+
+
+def gaussian_rows(count: int, explicit: int, dim: int, rng: np.random.Generator) -> FloatArray:
+    """``count`` standard normal vectors of ``dim`` coordinates, up to a rotation of the tail.
+
+    The first ``explicit`` coordinates stay as they are. Gram-Schmidt turns the rest into a lower
+    triangle with independent entries: chi with dim - explicit - i degrees of freedom on the
+    diagonal, N(0, 1) below it (Bartlett 1933). Shape (count, explicit + count).
+    """
+    rows = rng.standard_normal((count, explicit + count))
+    triangle = np.tril(rows[:, explicit:], -1)
+    degrees = float(dim) - explicit - np.arange(count)
+    np.fill_diagonal(triangle, np.sqrt(rng.chisquare(degrees)))
+    rows[:, explicit:] = triangle
+    return rows
 
 
 def _as_sizes(n_clusters: int, dim: int) -> tuple[int, int]:

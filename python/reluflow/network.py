@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -188,7 +188,15 @@ def alternating_signs(width: int) -> FloatArray:
     return np.where(np.arange(width) % 2 == 0, 1.0, -1.0)
 
 
-def require_dim(name: str, dim: int, net: TwoLayerNet) -> None:
+class HasDim(Protocol):
+    """A network of some kind."""
+
+    @property
+    def dim(self) -> int:
+        """Number of input coordinates."""
+
+
+def require_dim(name: str, dim: int, net: HasDim) -> None:
     """Refuses inputs of another dimension than the network's."""
     if dim != net.dim:
         raise ValueError(f"{name} has {dim} columns; the network takes {net.dim}")

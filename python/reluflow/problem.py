@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from reluflow._validation import FloatArray, as_number, as_positive_int, one_of, require_memory
-from reluflow.data import ClusterModel, Dataset
+from reluflow._validation import (
+    IntArray,
+    as_number,
+    as_positive_int,
+    frozen,
+    one_of,
+    require_memory,
+)
+from reluflow.data import ClusterModel, Dataset, gaussian_rows
 from reluflow.network import TwoLayerNet, alternating_signs
 
 COORDINATES = ("reduced", "ambient")
@@ -39,6 +46,21 @@ class Problem:
     ambient_dim: int
     coordinates: str
 
+    @property
+    def missing_clusters(self) -> IntArray:
+        """Clusters, in ascending order, that no training example fell on."""
+        present = self.data.cluster if self.data.cluster is not None else ()
+        missing = np.setdiff1d(np.arange(self.clusters.n_clusters), present)
+        return frozen(missing.astype(np.int64))
+
+    def __str__(self) -> str:
+        missing = [str(q) for q in self.missing_clusters]
+        absent = f"; no example of cluster {', '.join(missing)}" if missing else ""
+        return (
+            f"{self.data!r} in {self.coordinates} coordinates of d = {self.ambient_dim:,}, "
+            f"{self.net!r}{absent}"
+        )
+
 
 def draw(
     clusters: ClusterModel,
@@ -55,14 +77,16 @@ def draw(
 
     In ``"reduced"`` coordinates the law of everything that depends on inner products alone (the
     flow, its limit, outputs on fresh examples, perturbations) is exactly that of the
-    d-dimensional experiment, at a cost that does not depend on d: the first axes span the means,
-    the next n the examples' noise, the last ``width`` what is left of the initial weights
-    (docs/theory.md, section 3).
+    d-dimensional experiment, at a cost that does not depend on d: the first axes span the means
+    and the directions of low-rank noise, the next n the examples' other noise, the last ``width``
+    what is left of the initial weights (docs/theory.md, section 3). Clusters are uniform, so that
+    few examples may leave some out: `Problem.missing_clusters`.
 
     Parameters
     ----------
     clusters : ClusterModel
-        For reduced coordinates with isotropic noise: one standard deviation, or one a cluster.
+        For reduced coordinates with isotropic noise, one standard deviation or one a cluster, or
+        with `LowRankNoise`.
     n, width : int
         Number of examples and of hidden neurons.
     init_scale : float
@@ -70,14 +94,15 @@ def draw(
     bias, train_output : bool
         Whether biases and output weights are meant to be trained; they start alike either way.
     coordinates : {"reduced", "ambient"}
-        k + n + width coordinates, or all d of them.
+        k + n + width coordinates, and those of low-rank noise; or all d of them.
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
 
     Raises
     ------
     ValueError
-        If reduced coordinates are asked for and d < k + n + width, or the noise is not isotropic.
+        If reduced coordinates are asked for and there are more of them than d, or the covariances
+        are general; or if all examples fall on clusters of one label.
     MemoryError
         If the examples or the weights would not fit.
     """
@@ -97,32 +122,22 @@ def draw(
 def _draw_reduced(
     clusters: ClusterModel, n: int, width: int, init_scale: float, rng: np.random.Generator
 ) -> Problem:
-    if not clusters.isotropic:
+    explicit = clusters.explicit_dim
+    if explicit is not None and clusters.dim < explicit + n + width:
         raise ValueError(
-            "clusters have covariances that are not multiples of the identity, which reduced "
-            "coordinates cannot carry; use coordinates='ambient'"
+            f"reduced coordinates need dim >= {explicit} + n + width = {explicit + n + width}; "
+            f"dim={clusters.dim}; use coordinates='ambient'"
         )
-    means = clusters.coordinates
-    d, explicit = clusters.dim, means.shape[1]
-    dim = explicit + n + width
-    if d < dim:
-        raise ValueError(
-            f"reduced coordinates need dim >= {explicit} + n + width = {dim}; dim={d}; "
-            "use coordinates='ambient'"
-        )
-    require_memory(f"{n} examples and {width} neurons", 8.0 * (3 * n + 3 * width) * dim)
-    reduced = ClusterModel(
-        np.pad(means, ((0, 0), (0, n + width))),
-        clusters.labels,
-        clusters.noise,
-        ambient_dim=clusters.ambient_dim,
-    )
+    reduced = clusters.reduced(n + width)
+    explicit = reduced.dim - n - width
+    require_memory(f"{n} examples and {width} neurons", 8.0 * (3 * n + 3 * width) * reduced.dim)
     cluster = rng.integers(clusters.n_clusters, size=n)
-    X = np.zeros((n, dim))
-    X[:, : explicit + n] = _gaussian_rows(n, explicit, float(d), rng)
-    X *= clusters.noise_scale[cluster, None]
-    X[:, :explicit] += means[cluster]
-    W = _gaussian_rows(width, explicit + n, float(d), rng) * (init_scale / float(d) ** 0.75)
+    X = np.zeros((n, reduced.dim))
+    X[:, : explicit + n] = gaussian_rows(n, explicit, clusters.dim, rng)
+    X = reduced.color(X, cluster)
+    X[:, :explicit] += reduced.means[cluster, :explicit]
+    rows = gaussian_rows(width, explicit + n, clusters.dim, rng)
+    W = rows * (init_scale / float(clusters.dim) ** 0.75)
     v = np.linalg.norm(W, axis=1) * alternating_signs(width)
     return Problem(
         reduced,
@@ -131,18 +146,3 @@ def _draw_reduced(
         clusters.ambient_dim,
         "reduced",
     )
-
-
-def _gaussian_rows(count: int, explicit: int, dim: float, rng: np.random.Generator) -> FloatArray:
-    """``count`` standard normal vectors of ``dim`` coordinates, up to a rotation of the tail.
-
-    The first ``explicit`` coordinates stay as they are. Gram-Schmidt turns the rest into a lower
-    triangle with independent entries: chi with dim - explicit - i degrees of freedom on the
-    diagonal, N(0, 1) below it (Bartlett 1933).
-    """
-    rows = rng.standard_normal((count, explicit + count))
-    triangle = np.tril(rows[:, explicit:], -1)
-    degrees = dim - explicit - np.arange(count)
-    np.fill_diagonal(triangle, np.sqrt(rng.chisquare(degrees)))
-    rows[:, explicit:] = triangle
-    return rows

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from reluflow._results import Result
-from reluflow._validation import as_number, as_positive_int
-from reluflow.data import ClusterModel
+from reluflow._validation import as_number, as_positive_int, one_of
+from reluflow.data import AssumptionReport, ClusterModel
 
 FREI = "Frei, Vardi, Bartlett & Srebro 2023"
 _IDEAL = "noise-free, exactly orthogonal means, balanced labels and no bias"
@@ -107,7 +107,14 @@ def limiting_normalized_margin(dim: float, n_clusters: int, n: int, noise: float
     return math.sqrt(dim) / (4 * math.sqrt(price))
 
 
-def predictions(clusters: ClusterModel, n: int) -> tuple[Prediction, ...]:
+def universal_norm_order(dim: float, n_clusters: int, balance: float) -> float:
+    """sqrt(d/(c^2 k)), the order of ||z|| in Theorem 4.2, c being the smaller share of a label."""
+    return math.sqrt(dim / n_clusters) / balance
+
+
+def predictions(
+    clusters: ClusterModel, n: int, *, definition: str = "nonstrict"
+) -> tuple[Prediction, ...]:
     """Everything that theory says of ``clusters`` and a training set of ``n`` examples.
 
     Parameters
@@ -116,16 +123,26 @@ def predictions(clusters: ClusterModel, n: int) -> tuple[Prediction, ...]:
         The d of the statements is its ``ambient_dim``.
     n : int
         Number of training examples.
+    definition : {"nonstrict", "strict"}
+        Whether N = 0 counts as flipped.
 
     Returns
     -------
     tuple of Prediction
-        Errors are log10 of probabilities; lengths are in the units of the inputs.
+        Errors are log10 of probabilities; lengths are in the units of the inputs. What
+        Assumption 2.2 admits comes last: it has no value, nan, where nothing is admitted.
     """
     n = as_positive_int("n", n)
+    one_of("definition", definition, ("nonstrict", "strict"))
     d, k = float(clusters.ambient_dim), clusters.n_clusters
     noise = as_number("noise", float(np.max(clusters.noise_scale)), at_least=0)
-    return (*_of_errors(d, k, noise), *_of_lengths(d, k), _of_margin(d, k, n, noise))
+    report = clusters.assumption(n)
+    return (
+        *_of_errors(d, k, noise),
+        *_of_lengths(d, k, report.label_balance, definition),
+        _of_margin(d, k, n, noise),
+        *_of_assumption(report),
+    )
 
 
 def _of_errors(d: float, k: int, noise: float) -> tuple[Prediction, ...]:
@@ -147,8 +164,9 @@ def _of_errors(d: float, k: int, noise: float) -> tuple[Prediction, ...]:
     )
 
 
-def _of_lengths(d: float, k: int) -> tuple[Prediction, ...]:
-    scale, robust = universal_norm(d, k), robust_radius(d)
+def _of_lengths(d: float, k: int, balance: float, definition: str) -> tuple[Prediction, ...]:
+    scale, robust = universal_norm(d, k), robust_radius(d, definition=definition)
+    strict = definition == "strict"
     here = "docs/theory.md, section 6"
     return (
         Prediction(
@@ -157,6 +175,13 @@ def _of_lengths(d: float, k: int) -> tuple[Prediction, ...]:
             "derivation",
             f"{here}; rate by {FREI}, Theorem 4.2",
             f"sqrt(d/k): {_IDEAL}",
+        ),
+        Prediction(
+            "universal perturbation, order of the bound",
+            universal_norm_order(d, k, balance),
+            "theorem",
+            f"{FREI}, Theorem 4.2",
+            "sqrt(d/(c^2 k)), c the smaller share of a label; the bound is a constant times that",
         ),
         Prediction(
             "median smallest perturbation, trained network",
@@ -177,14 +202,15 @@ def _of_lengths(d: float, k: int) -> tuple[Prediction, ...]:
             robust,
             "derivation",
             f"{here}; network by {FREI}, Theorem 4.1",
-            "sqrt(d)/2 at noise-free, exactly orthogonal means, N = 0 counting as flipped",
+            f"{'sqrt(d/2)' if strict else 'sqrt(d)/2'} at noise-free, exactly orthogonal means, "
+            f"N = 0 {'not ' * strict}counting as flipped",
         ),
         Prediction(
             "double-edge ratio, robust over trained",
             robust / scale,
             "derivation",
             here,
-            f"sqrt(k)/2: {_IDEAL}",
+            f"{'sqrt(k/2)' if strict else 'sqrt(k)/2'}: {_IDEAL}",
         ),
     )
 
@@ -196,4 +222,22 @@ def _of_margin(d: float, k: int, n: int, noise: float) -> Prediction:
         "derivation",
         "docs/theory.md, section 5",
         "d to infinity, orthogonal means, n/k examples in every cluster, one group a label",
+    )
+
+
+def _of_assumption(report: AssumptionReport) -> tuple[Prediction, ...]:
+    dim = math.nan if report.smallest_dim is None else float(report.smallest_dim)
+    clusters = math.nan if report.largest_n_clusters == 0 else float(report.largest_n_clusters)
+    formula = report.separation
+    separation = f"{formula.left_term} <= {formula.right_term}"
+    rows = (
+        ("training examples, at least", report.sample_size.right, report.sample_size.right_term),
+        ("separation of clusters, at most", formula.right, separation),
+        ("dimension, at least", dim, f"smallest d with {separation}"),
+        ("clusters, at most", clusters, "largest k with both inequalities"),
+        ("noise, at most", report.largest_noise, f"largest sigma with {separation}"),
+    )
+    return tuple(
+        Prediction(f"assumption: {name}", value, "recalled", report.source, note)
+        for name, value, note in rows
     )

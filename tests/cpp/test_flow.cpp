@@ -72,6 +72,19 @@ TEST_CASE(flow_honours_its_budgets) {
   });
 }
 
+TEST_CASE(stabilised_flow_follows_the_closed_form) {
+  for (const bool gram : {false, true}) {
+    FlowOptions options{50.0, 1e-6};
+    options.method = FlowMethod::rkc2;
+    follow(gram, options, [](const FlowOutcome& outcome, const Network& net) {
+      const FlowPoint& last = outcome.trajectory.back();
+      const double v = 0.1 * std::exp(2.0 * last.rescaled_time / 2);
+      CHECK(outcome.status == FlowStatus::converged);
+      CHECK(std::abs(net.output[0] / v - 1) < 1e-3);
+    });
+  }
+}
+
 TEST_CASE(log_loss_survives_huge_margins) {
   Vector margins(3), weights;
   margins << 1e100, 2e100, 1e100;

@@ -26,8 +26,10 @@ struct BranchingResult {
 /// Best-first branch and bound over the signs of the undecided opposing neurons, bounded by chords
 /// and by convex minorants. Starts from `intervals`, which hold for flipping points shorter than
 /// `radius`, with the signs of `likely` as first guess; ends when the lower bound reaches (1 -
-/// rtol) of the radius or a budget is used up, and is valid either way.
+/// rtol) of the radius or a budget is used up, and is valid either way. The tree goes onto the
+/// trail.
 BranchingResult branch(const PointProblem& problem, Intervals intervals, const Vector& likely,
-                       double radius, const BranchingOptions& options, const Incumbent& incumbent);
+                       double radius, const BranchingOptions& options, const Incumbent& incumbent,
+                       ProofTrail& trail);
 
 }  // namespace reluflow

@@ -23,9 +23,17 @@ class Objective {
   /// Squared Euclidean norm, in the network's parameters, of a difference of two thetas.
   virtual double squared_difference_norm(const Vector& difference) const = 0;
 
+  /// A margin over the power of the norm that makes it invariant under scaling of the parameters.
+  virtual double normalized_margin(double margin, double norm) const {
+    return margin / (norm * norm);
+  }
+
   /// Examples, at the last evaluated theta, that no neuron of their own label is active on: their
   /// margin cannot rise.
   virtual std::vector<Index> unreachable() const = 0;
+
+  /// Whether L has minimisers at finite margins, so that its gradient flow comes to rest.
+  virtual bool comes_to_rest() const = 0;
 
   /// Labels of the examples, +1 and -1.
   virtual const Vector& labels() const = 0;

@@ -18,6 +18,12 @@ inline constexpr int kLanes = Eigen::internal::packet_traits<double>::size;
 inline constexpr int kPanelVectors = 3;
 inline constexpr int kStripRows = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 8 : 4;
 
+/// Where one column of a panel matrix lies: its first entry, and the way to the next.
+struct Lane {
+  Index offset;
+  Index stride;
+};
+
 /// How the neurons are cut into panels. A matrix with one column a neuron is kept panel by panel,
 /// each panel row by row, so that the innermost loops read it in order; unused columns are zero.
 class Panels {
@@ -39,6 +45,8 @@ class Panels {
   Index size(Index rows) const { return padded_width() * rows; }
   Index offset(Index panel, Index rows) const { return first_column(panel) * rows; }
 
+  Lane lane(Index column, Index rows) const;
+
   /// Copies between `columns` (rows, width) and a panel matrix that has `rows` rows or more.
   void pack(const ConstMatrixRef& columns, Index rows, double* panels) const;
   Matrix unpack(const double* panels, Index used_rows, Index rows) const;
@@ -49,6 +57,16 @@ class Panels {
   Index vectors_;
   std::vector<Index> first_vector_;
 };
+
+/// Copies the given rows and columns of a panel matrix with `source_rows` rows into one that holds
+/// nothing else, its unused columns zero.
+void gather_columns(const Panels& from, const double* source, const std::vector<Index>& rows,
+                    Index source_rows, const std::vector<Index>& columns, const Panels& to,
+                    double* target);
+
+/// Copies all columns of a panel matrix to the given columns of another one of as many rows.
+void scatter_columns(const Panels& from, const double* source, Index rows, const Panels& to,
+                     const std::vector<Index>& columns, double* target);
 
 /// A matrix kept strip by strip of kStripRows rows, each strip column by column, for products from
 /// the left with panel matrices; the last strip is filled up with zero rows.
@@ -74,5 +92,9 @@ class Strips {
 /// false when `control` asked to stop.
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
               double* out, Team& team, Control* control);
+
+/// The same with the given columns of left alone, one for each row of `right`.
+bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,
+              const double* right, double* out, Team& team, Control* control);
 
 }  // namespace reluflow

@@ -25,6 +25,7 @@ struct PerturbationOptions {
   double rtol = 1e-6;
   Index max_nodes = 100;
   int num_threads = 1;
+  bool keep_proofs = false;
 };
 
 /// The points: row i of `preactivations` (n, R) with its label; outputs computed from it may be off
@@ -40,6 +41,15 @@ struct PointSet {
       target_order;
 };
 
+/// The steps of the proofs of all points, one after the other; see ProofStep.
+struct ProofSteps {
+  std::vector<Index> point, kind, node, neuron, child;
+  Vector radius, eta;
+  std::vector<Index> first;  ///< of the step's multipliers, and one past the last
+  std::vector<Index> multiplier_neuron;
+  Vector multiplier;
+};
+
 /// One entry a point.
 struct PerturbationOutcome {
   Vector radius;
@@ -49,11 +59,12 @@ struct PerturbationOutcome {
   std::vector<Proof> proofs;
   std::vector<Index> nodes;
   StopReason stopped = StopReason::none;
+  ProofSteps steps;  ///< none unless they are to be kept
 };
 
 /// The smallest perturbation that flips each point: upper bounds from local search, then proofs in
 /// order of cost. `lipschitz` bounds |N(u) - N(0)| / ||u||. Cheap bounds come first for all points,
-/// so that the outcome holds valid bounds for every point whenever `control` stops it.
+/// and where `control` stops it before a point was looked at, its bounds are 0 and infinity.
 PerturbationOutcome min_perturbations(const MatrixView& rows, const VectorView& output,
                                       double constant, double lipschitz, const PointSet& points,
                                       const PerturbationOptions& options, Control& control);

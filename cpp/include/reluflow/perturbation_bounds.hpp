@@ -1,5 +1,6 @@
 #pragma once
 
+#include "reluflow/proof_trail.hpp"
 #include "reluflow/subset_projection.hpp"
 
 namespace reluflow {
@@ -13,6 +14,11 @@ struct Intervals {
   bool contradictory() const { return (low.array() > high.array()).any(); }
   bool undecided(Index neuron) const { return low[neuron] < 0.0 && high[neuron] > 0.0; }
 };
+
+/// How much wider an interval of a pre-activation is made, for u up to `radius`: far more than
+/// rounding asks for, so that whoever follows the proof with another arithmetic finds every sign
+/// decided that was decided here.
+double interval_margin(const PointProblem& problem, Index neuron, double radius);
 
 /// The intervals of the ball of that radius.
 Intervals ball_intervals(const PointProblem& problem, double radius);
@@ -33,8 +39,9 @@ struct Relaxation {
 };
 
 /// Bounds with the chord piece, cuts the intervals down to those of the cap that its plane leaves
-/// of the ball, and repeats while that helps and the bound is below `enough`.
+/// of the ball, and repeats while that helps and the bound is below `enough`. The planes go onto
+/// the trail.
 Relaxation tighten(const PointProblem& problem, double radius, double enough, double slack,
-                   int max_rounds, Intervals& intervals);
+                   int max_rounds, Intervals& intervals, ProofTrail& trail);
 
 }  // namespace reluflow

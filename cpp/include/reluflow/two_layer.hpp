@@ -28,10 +28,16 @@ class TwoLayerObjective : public Objective {
  public:
   std::vector<Index> unreachable() const override;
   const Vector& labels() const override { return labels_; }
+  bool comes_to_rest() const override { return has_minimizer(loss_); }
+
+  /// From now on the velocity of a neuron rises from 0 to its own over a ramp instead of a jump
+  /// where an example pushes it towards its kink: relu' is min(1, z / (ramp rms(z_j))) there.
+  /// Trajectories that slide along kinks become smooth ones. docs/theory.md, section 2.4.
+  void set_kink_ramp(double ramp) { kink_ramp_ = ramp; }
 
  protected:
-  TwoLayerObjective(const VectorView& labels, Index width, Loss loss, Trained trained, Team& team,
-                    Control* control);
+  TwoLayerObjective(const VectorView& labels, Index width, MarginLoss loss, Trained trained,
+                    Team& team, Control* control);
 
   Index examples() const { return labels_.size(); }
   /// Margins, example weights and log L of the network with these pre-activations.
@@ -39,24 +45,39 @@ class TwoLayerObjective : public Objective {
   /// d(-log L)/d(pre-activations), and the velocity of the output weights (zero where they are not
   /// trained); follows evaluate_margins.
   void backpropagate(const double* preactivations, const double* output, double* backpropagated,
-                     double* output_velocity) const;
+                     double* output_velocity);
+  /// left * backpropagated, without the examples whose weight is 0 and the neurons that none of the
+  /// others pushes: what is left out would add zeros.
+  void multiply_backpropagated(const Strips& left, const double* backpropagated, double* out);
 
   Vector labels_;
   Panels panels_;
   Index padded_rows_;  // of panel matrices with one row an example
-  Loss loss_;
+  MarginLoss loss_;
   Trained trained_;
+  double kink_ramp_ = 0.0;
   Team& team_;
   Control* control_;
+  std::vector<Index> weighted_;  // examples whose weight is not 0
+  std::vector<Index> pushed_;    // neurons that a weighted example is active on
+  std::vector<Index> active_;    // neurons that any example is active on
   const double* last_preactivations_ = nullptr;
   const double* last_output_ = nullptr;
+
+ private:
+  void list_pushed();
+
+  Vector reached_;  // for every neuron, bits that are 0 where no weighted example is active
+  Vector lit_;      // the same for any example
+  Vector gathered_;
+  Vector product_;
 };
 
 /// Two-layer ReLU network in its own parameters: theta = (weights, bias where it is trained,
 /// output), one column a neuron, in panels.
 class PrimalObjective final : public TwoLayerObjective {
  public:
-  PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, Loss loss,
+  PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width, MarginLoss loss,
                   Trained trained, Team& team, Control* control);
 
   Index size() const override;
@@ -68,11 +89,22 @@ class PrimalObjective final : public TwoLayerObjective {
   Network unpack(const Vector& theta) const;
 
  private:
+  void multiply_weights(const Vector& theta);
+  bool resting_neurons_moved(const Vector& theta) const;
+  void remember_resting_neurons(const Vector& theta);
+
   Index dim_;
   Strips examples_by_row_;     // (n, d + 1), with the bias feature
   Strips examples_by_column_;  // (d + 1, n)
   Vector preactivations_;
   Vector backpropagated_;
+  // Neurons that no example was active on at the last evaluation, the others, and their columns
+  // then: while those stay, so do the pre-activations.
+  std::vector<Index> resting_;
+  std::vector<Index> awake_;
+  Matrix resting_columns_;
+  Vector awake_weights_;
+  Vector awake_preactivations_;
 };
 
 /// The same network in the span of its examples: weights = weights0 + coefficients^T inputs, so
@@ -82,7 +114,7 @@ class PrimalObjective final : public TwoLayerObjective {
 class GramObjective final : public TwoLayerObjective {
  public:
   GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
-                Loss loss, Trained trained, Team& team, Control* control);
+                MarginLoss loss, Trained trained, Team& team, Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
@@ -104,12 +136,14 @@ class GramObjective final : public TwoLayerObjective {
   double initial_squared_norm_;  // of weights and bias
 };
 
-/// One gradient of log L in the network's own parameters.
+/// One gradient of log L in the network's own parameters; a kink ramp of 0 is none.
 LossGradient primal_gradient(const Network& network, const MatrixView& inputs,
-                             const VectorView& labels, Loss loss, Trained trained, int num_threads);
+                             const VectorView& labels, MarginLoss loss, Trained trained,
+                             double kink_ramp, int num_threads);
 
 /// The same gradient, through the Gram form.
 LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
-                           const VectorView& labels, Loss loss, Trained trained, int num_threads);
+                           const VectorView& labels, MarginLoss loss, Trained trained,
+                           double kink_ramp, int num_threads);
 
 }  // namespace reluflow

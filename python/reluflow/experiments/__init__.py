@@ -1,6 +1,7 @@
 """Whole experiments: one problem end to end, and studies over settings and seeds."""
 
-from reluflow.experiments.double_edge import Comparison, DoubleEdge, double_edge
+from reluflow.experiments.comparison import Comparison
+from reluflow.experiments.double_edge import DoubleEdge, double_edge
 from reluflow.experiments.engine import WorkersLostError
 from reluflow.experiments.registry import Cost, Experiment, Record, Setting
 from reluflow.experiments.spec import SpecError, Study, read_study, shipped_studies

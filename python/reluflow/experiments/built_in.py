@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from reluflow.experiments.trained import (
     TrainedOnDigits,
     training_size,
 )
+from reluflow.flow import MARGIN_MAXIMISING
 
 # Of the digits that scikit-learn ships.
 _IMAGES, _PIXELS, _CLASSES = 1797, 64, 10
@@ -38,11 +39,30 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
         "clusters_seen": len(np.unique(trained.clusters_drawn)),
         "assumption_holds": report.holds,
         **_lengths(d, k),
+        "theory_log10_error_bound": theory.log10_error_scale(d),
         "theory_log10_error": log10_error,
         "theory_error": 10.0**log10_error,
+        "theory_error_exponent": -log10_error,
+        "theory_bound_exponent": -theory.log10_error_scale(d),
         "theory_normalized_margin": margin,
     }
-    return _with(scalars, trained, outputs)
+    record = _with(scalars, trained, outputs)
+    return Record({**record.scalars, **_ratios(record.scalars)}, record.arrays)
+
+
+def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured over what theory says of it, so that dimensions can be compared."""
+    pairs = {
+        "radius_ratio": ("radius_median", "theory_radius"),
+        "robust_radius_ratio": ("robust_radius_median", "theory_robust_radius"),
+        "margin_ratio": ("normalized_margin", "theory_normalized_margin"),
+        "limit_margin_ratio": ("limit_normalized_margin", "theory_normalized_margin"),
+    }
+    return {
+        name: scalars[measured] / scalars[expected]
+        for name, (measured, expected) in pairs.items()
+        if measured in scalars
+    }
 
 
 def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
@@ -86,7 +106,7 @@ def clusters_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, 
             f"reduced coordinates need dim >= n_clusters + n + width = {least}; dim={d}; "
             "use coordinates = 'ambient'"
         )
-    return _training_conflict(settings)
+    return _training_conflict(settings, outputs)
 
 
 def _correlation_conflict(means: str, correlation: float, k: int) -> str | None:
@@ -108,14 +128,22 @@ def digits_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, st
             f"n={settings['n']} of {_IMAGES} digits leave {left} to test on; "
             f"test_points={settings['test_points']}"
         )
-    return _training_conflict(settings)
+    return _training_conflict(settings, outputs)
 
 
-def _training_conflict(settings: Settings) -> tuple[str, str] | None:
+def _training_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
     if settings["log_inverse_loss"] > 1e100:
         return "log_inverse_loss", (
             f"log_inverse_loss must be at most 1e100; got {settings['log_inverse_loss']:g}"
         )
+    loss, smoothing = settings["loss"], settings["label_smoothing"]
+    if loss == "cross_entropy" and not 0 < smoothing < 1:
+        return "label_smoothing", f"label_smoothing must lie in (0, 1); got {smoothing:g}"
+    if loss not in MARGIN_MAXIMISING:
+        if settings["network"] == "limit":
+            return "network", f"loss={loss} has no limit direction; use network = 'flow'"
+        if "limit" in outputs:
+            return "loss", f"loss={loss} has no limit direction; leave out the output 'limit'"
     return None
 
 

@@ -14,47 +14,44 @@ import numpy as np
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status, plain
 from reluflow._threads import resolve_num_threads
-from reluflow._validation import as_positive_int, require_both_classes
-from reluflow.data import AssumptionReport, ClusterModel, Dataset
+from reluflow._validation import IntArray, as_positive_int, require_both_classes
+from reluflow.data import AssumptionReport, ClusterModel, Dataset, LowRankNoise
+from reluflow.experiments.comparison import Comparison, compare
 from reluflow.flow import FlowResult, gradient_flow
 from reluflow.generalization import ErrorEstimate, test_error
-from reluflow.kkt import KKTCertificate, certify_kkt
+from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
 from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 from reluflow.robustness import (
     Perturbations,
     Universal,
+    decoupled_network,
     min_perturbation,
     robust_network,
     universal_perturbation,
 )
-from reluflow.theory import Prediction, predictions, universal_norm
+from reluflow.theory import predictions, universal_norm
 
 Announce = Callable[[str], None]
 
 # Share of a given data set that is trained on when n is not said.
 TRAINING_SHARE = 0.8
 
-# log(1/L) to which the flow is followed when it is not said, for clusters and for data sets.
+# log(1/L) to which the flow is followed when it is not said, for clusters and for data sets; and
+# for many examples, of which a gradient takes n^2 m operations and a late flow thousands.
 _TARGET = 1e4
 _TARGET_OF_DATA = 100.0
+_TARGET_OF_MANY = 100.0
+_MANY = 1000
 
+# Unless it is said, the limit is computed where neurons turn before they grow, so that they form
+# few groups, and its flow is short enough: so many operations take about a minute of one core.
+_LAZY = 0.3
+_MOST_OPERATIONS = 3e12
+_GRADIENTS_TO_PATTERN = 300
 
-@dataclass(frozen=True)
-class Comparison(Result):
-    """A measurement beside what theory says of it.
-
-    ``ratio`` is measured over predicted; ``measured`` is None where a measurement only bounds the
-    quantity, and ``note`` then says how.
-    """
-
-    quantity: str
-    measured: float | None
-    theory: float
-    ratio: float | None
-    kind: str
-    source: str
-    note: str
+# Entries of covariances that the summary quotes; instead of more it gives their scales.
+_MOST_NOISE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +72,13 @@ class DoubleEdge(Result):
         Network that the flow started from.
     flow : FlowResult
         Gradient flow; ``flow.net`` is the trained network.
+    limit : FlowLimit or None
+        The KKT point that the flow tends to; None where it was not computed. Its status says
+        whether it settled.
     certificate : KKTCertificate or None
         How near the trained network is to a KKT point; None where the flow ended before every
-        example was classified.
+        example was classified, and for more than 1,000 examples where the limit is known, which
+        says more.
     assumption : AssumptionReport or None
         Assumption 2.2, term by term; None for a given data set.
     error : ErrorEstimate
@@ -104,6 +105,7 @@ class DoubleEdge(Result):
     data: Dataset
     initial: TwoLayerNet
     flow: FlowResult
+    limit: FlowLimit | None
     certificate: KKTCertificate | None
     assumption: AssumptionReport | None
     error: ErrorEstimate
@@ -121,14 +123,27 @@ class DoubleEdge(Result):
         return {**self.summary, "comparison": plain(self.comparison)}
 
     def __str__(self) -> str:
-        head = f"{'quantity':<46} {'measured':>11} {'theory':>11} {'ratio':>7}"
+        width = max(len(row.quantity) for row in self.comparison)
+        head = f"{'quantity':<{width}} {'measured':>11} {'theory':>11} {'ratio':>7}"
         lines = [head, "-" * len(head)]
         for row in self.comparison:
             measured = "bounded" if row.measured is None else f"{row.measured:.5g}"
             ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-            lines.append(f"{row.quantity:<46} {measured:>11} {row.theory:>11.5g} {ratio:>7}")
+            line = f"{row.quantity:<{width}} {measured:>11} {row.theory:>11.5g} {ratio:>7}"
+            lines.append(line.rstrip())
         lines.append(f"N {_sign(self.radii.definition)} 0 counts as flipped; {self.flow.status}")
+        if self.limit is not None:
+            lines.append(f"limit of the flow: {self.limit.status}")
+        if len(self.missing_clusters):
+            lines.append(f"no training example of cluster {_listed(self.missing_clusters)}")
         return "\n".join(lines)
+
+    @property
+    def missing_clusters(self) -> IntArray:
+        """Clusters that no training example fell on, in ascending order."""
+        if self.data.cluster is None or self.assumption is None:
+            return np.empty(0, dtype=np.int64)
+        return np.setdiff1d(np.arange(self.clusters.n_clusters), self.data.cluster)
 
     def report(self, folder: str | Path) -> Path:
         """Writes index.html, figures (SVG and PDF), summary.json and CSV tables to a folder.
@@ -151,6 +166,7 @@ def double_edge(
     init_scale: float = 1e-3,
     loss: str = "exponential",
     log_inverse_loss: float | None = None,
+    limit: bool | None = None,
     bias: bool = True,
     test_points: int = 200,
     definition: str = "nonstrict",
@@ -172,8 +188,12 @@ def double_edge(
     width : int
         Hidden neurons.
     log_inverse_loss : float or None
-        Target of the flow; 1e4 for a ClusterModel and 100 for a Dataset where it is None: real
-        data are stiffer, and their flow takes many more gradients a decade.
+        Target of the flow; where it is None 1e4 for a ClusterModel, and 100 for a Dataset and for
+        more than 1,000 examples: their flow takes many more gradients a decade.
+    limit : bool or None
+        Whether the KKT point that the flow tends to is computed and measured too; where it is None,
+        for a ClusterModel and a small initial network if it takes about a minute of one core at
+        most.
     init_scale, loss, bias
         As for `TwoLayerNet.init` and `gradient_flow`.
     test_points : int
@@ -208,7 +228,9 @@ def double_edge(
         clusters_or_dataset, n, width, init_scale, bias, test_points, seed, name
     )
     if log_inverse_loss is None:
-        log_inverse_loss = _TARGET_OF_DATA if isinstance(clusters_or_dataset, Dataset) else _TARGET
+        log_inverse_loss = _target(clusters_or_dataset, problem.data.n)
+    if limit is None:
+        limit = isinstance(clusters_or_dataset, ClusterModel) and _affordable(problem, init_scale)
     say("gradient flow")
     flow = gradient_flow(
         problem.net,
@@ -221,9 +243,15 @@ def double_edge(
     )
     _require_uninterrupted(flow.status)
     net = flow.net
+    found_limit = None
+    if limit:
+        say("limit of the flow")
+        found_limit = flow_limit(
+            problem.net, problem.data, loss=loss, bias=bias, num_threads=threads
+        )
+        _require_uninterrupted(found_limit.status)
     say("KKT certificate")
-    classified = bool((flow.margins > 0).all())
-    certificate = certify_kkt(net, problem.data) if classified else None
+    certificate = _certificate(flow, problem.data, found_limit, bias)
     say("test error")
     error = test_error(
         net,
@@ -235,41 +263,41 @@ def double_edge(
     )
     _require_uninterrupted(error.status)
     say("universal perturbation")
-    universal = universal_perturbation(
-        net,
-        problem.clusters,
-        examples=test_data,
-        definition=definition,
-        num_threads=threads,
-    )
+    measure = _Measure(problem.clusters, test_data, definition, threads)
+    universal = measure.universal(net)
     say("smallest perturbations")
     robust_net = robust_network(problem.clusters)
-    radii, robust_radii = (
-        min_perturbation(
-            each,
-            test_data.X,
-            test_data.y,
-            definition=definition,
-            clusters=problem.clusters,
-            num_threads=threads,
-        )
-        for each in (net, robust_net)
-    )
-    _require_uninterrupted(radii.status, robust_radii.status)
+    radii, robust_radii = measure.radii(net), measure.radii(robust_net)
     settings = {
         "n": problem.data.n,
         "width": width,
         "init_scale": init_scale,
         "loss": loss,
         "log_inverse_loss": log_inverse_loss,
+        "limit": limit,
         "bias": bias,
         "test_points": test_data.n,
         "definition": definition,
         "max_samples": max_samples,
         "seed": seed,
     }
-    seconds = time.perf_counter() - start
     measured = _measurements(flow, certificate, error, universal, radii, robust_radii)
+    robust = measured["median smallest perturbation, robust network"]
+    of_limit = {} if found_limit is None else _of_limit(found_limit, measure, robust)
+    assumption = (
+        problem.clusters.assumption(problem.data.n)
+        if isinstance(clusters_or_dataset, ClusterModel)
+        else None
+    )
+    theory = predictions(problem.clusters, problem.data.n, definition=definition)
+    one_a_cluster = measure.median_radius(decoupled_network(problem.clusters))
+    comparison = (
+        *compare(theory, measured, error),
+        *compare(theory, of_limit, error, "limit of the flow"),
+        *compare(theory, {"smallest perturbation, one neuron a cluster": one_a_cluster}, error),
+        *compare(theory, {} if assumption is None else _of_setting(assumption), error),
+    )
+    seconds = time.perf_counter() - start
     return DoubleEdge(
         name=name,
         settings=settings,
@@ -277,24 +305,20 @@ def double_edge(
         data=problem.data,
         initial=problem.net,
         flow=flow,
+        limit=found_limit,
         certificate=certificate,
-        assumption=(
-            problem.clusters.assumption(problem.data.n)
-            if isinstance(clusters_or_dataset, ClusterModel)
-            else None
-        ),
+        assumption=assumption,
         error=error,
         universal=universal,
         test_data=test_data,
         radii=radii,
         robust_net=robust_net,
         robust_radii=robust_radii,
-        comparison=tuple(
-            _compare(prediction, measured, error)
-            for prediction in predictions(problem.clusters, problem.data.n)
-            if prediction.quantity in measured
-        ),
-        summary=_summary(problem, flow, measured, error, radii, settings, threads, seconds),
+        comparison=comparison,
+        summary={
+            **_summary(problem, flow, measured, error, radii, settings, threads, seconds),
+            **_summary_of_limit(found_limit, of_limit),
+        },
         seconds=seconds,
     )
 
@@ -344,8 +368,9 @@ def _problem(
 
 def _coordinates(clusters: ClusterModel, n: int, width: int) -> str:
     """Reduced coordinates wherever they carry the law of the experiment and are fewer."""
-    fits = clusters.dim >= clusters.coordinates.shape[1] + n + width
-    return "reduced" if clusters.isotropic and fits else "ambient"
+    explicit = clusters.explicit_dim
+    fits = explicit is not None and clusters.dim >= explicit + n + width
+    return "reduced" if fits else "ambient"
 
 
 def _split(data: Dataset, n: int | None, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
@@ -384,7 +409,9 @@ def _measurements(
     trained, robust = float(np.median(radii.radius)), float(np.median(robust_radii.radius))
     return {
         "log10 test error": error.log10_probability,
+        "log10 test error, two-neuron network": error.log10_probability,
         "universal perturbation, norm that flips 95 %": universal.norm_95,
+        "universal perturbation, order of the bound": universal.norm_95,
         "universal perturbation, norm that flips 100 %": universal.norm_100,
         "median smallest perturbation, trained network": trained,
         "median smallest perturbation, robust network": robust,
@@ -394,25 +421,83 @@ def _measurements(
     }
 
 
-def _compare(
-    prediction: Prediction, measured: dict[str, float], error: ErrorEstimate
-) -> Comparison:
-    value: float | None = measured[prediction.quantity]
-    note = prediction.note
-    if value is not None and not math.isfinite(value):
-        value = None
-        if prediction.quantity == "log10 test error":
-            note = f"measured below 10^{error.interval[1]:.2f} (95 %); {note}"
-    ratio = None if value is None or prediction.value == 0 else value / prediction.value
-    return Comparison(
-        prediction.quantity,
-        value,
-        prediction.value,
-        ratio,
-        prediction.kind,
-        prediction.source,
-        note,
-    )
+def _of_limit(limit: FlowLimit, measure: _Measure, robust: float) -> dict[str, float]:
+    """What theory says of KKT points, measured on the one that the flow tends to."""
+    if limit.status not in (Status.CONVERGED, Status.DEGENERATE):
+        return {}
+    radius = measure.median_radius(limit.net)
+    return {
+        "universal perturbation, norm that flips 95 %": measure.universal(limit.net).norm_95,
+        "median smallest perturbation, trained network": radius,
+        "double-edge ratio, robust over trained": robust / radius if radius > 0 else math.inf,
+        "normalised margin": limit.normalized_margin,
+    }
+
+
+def _of_setting(report: AssumptionReport) -> dict[str, float]:
+    """What stands beside the bounds of the assumption."""
+    return {
+        "assumption: training examples, at least": float(report.n),
+        "assumption: separation of clusters, at most": report.separation.left,
+        "assumption: dimension, at least": float(report.dim),
+        "assumption: clusters, at most": float(report.n_clusters),
+        "assumption: noise, at most": report.noise,
+    }
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """How networks are measured: on which clusters and examples, by which definition."""
+
+    clusters: ClusterModel
+    examples: Dataset
+    definition: str
+    threads: int
+
+    def universal(self, net: TwoLayerNet) -> Universal:
+        return universal_perturbation(
+            net,
+            self.clusters,
+            examples=self.examples,
+            definition=self.definition,
+            num_threads=self.threads,
+        )
+
+    def radii(self, net: TwoLayerNet) -> Perturbations:
+        found = min_perturbation(
+            net,
+            self.examples.X,
+            self.examples.y,
+            definition=self.definition,
+            clusters=self.clusters,
+            num_threads=self.threads,
+        )
+        _require_uninterrupted(found.status)
+        return found
+
+    def median_radius(self, net: TwoLayerNet) -> float:
+        return float(np.median(self.radii(net).radius))
+
+
+def _target(source: ClusterModel | Dataset, n: int) -> float:
+    if isinstance(source, Dataset):
+        return _TARGET_OF_DATA
+    return _TARGET_OF_MANY if n > _MANY else _TARGET
+
+
+def _affordable(problem: Problem, init_scale: float) -> bool:
+    """Whether the limit is likely to take a minute of one core at most."""
+    n, d, m = (float(size) for size in (problem.data.n, problem.data.dim, problem.net.width))
+    operations = _GRADIENTS_TO_PATTERN * min(2 * n * n * m, 4 * n * d * m)
+    return init_scale < _LAZY and operations <= _MOST_OPERATIONS
+
+
+def _certificate(
+    flow: FlowResult, data: Dataset, limit: FlowLimit | None, bias: bool
+) -> KKTCertificate | None:
+    if not (flow.margins > 0).all() or (limit is not None and data.n > _MANY):
+        return None
+    return certify_kkt(flow.net, data, bias=bias)
 
 
 def _summary(
@@ -432,7 +517,7 @@ def _summary(
         "seed": settings["seed"],
         "dim": problem.ambient_dim,
         "n_clusters": clusters.n_clusters,
-        "noise": clusters.noise if np.size(clusters.noise) <= 1000 else clusters.noise_scale,
+        "noise": _noise_in_few_numbers(clusters),
         "n": problem.data.n,
         "width": problem.net.width,
         "train_accuracy": float((flow.margins > 0).mean()),
@@ -458,6 +543,32 @@ def _summary(
     }
     plain_numbers: dict[str, Any] = plain(numbers)
     return plain_numbers
+
+
+def _summary_of_limit(limit: FlowLimit | None, measured: dict[str, float]) -> dict[str, Any]:
+    if limit is None:
+        return {}
+    numbers: dict[str, Any] = plain(
+        {
+            "limit_status": limit.status,
+            "limit_stationarity": limit.stationarity,
+            "limit_normalized_margin": limit.normalized_margin,
+            "limit_angle_to_flow": limit.angle_to_flow,
+            "limit_universal_norm_95": measured.get("universal perturbation, norm that flips 95 %"),
+            "limit_radius_median": measured.get("median smallest perturbation, trained network"),
+        }
+    )
+    return numbers
+
+
+def _noise_in_few_numbers(clusters: ClusterModel) -> Any:
+    if isinstance(clusters.noise, LowRankNoise) or np.size(clusters.noise) > _MOST_NOISE:
+        return clusters.noise_scale
+    return clusters.noise
+
+
+def _listed(clusters: IntArray) -> str:
+    return ", ".join(str(q) for q in clusters)
 
 
 def _sign(definition: str) -> str:

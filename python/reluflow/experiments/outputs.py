@@ -96,12 +96,19 @@ def measure_limit(trained: Trained) -> Record:
 
 def measure_certificate(trained: Trained) -> Record:
     """How far the network is from a KKT point; only one that classifies every example can be."""
-    residuals = ("stationarity", "feasibility", "complementarity", "clarke_violation")
-    if trained.flow.margins.min() <= 0:
-        return Record({"kkt_status": "not_classified", **dict.fromkeys(residuals)})
+    fields = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    columns = (*fields, "kkt_normalized_margin", "margin_ratio")
+    margins = trained.net.margins(trained.data)
+    if margins.min() <= 0:
+        return Record({"kkt_status": "not_classified", **dict.fromkeys(columns)})
     found = trained.certificate
     return Record(
-        {"kkt_status": found.status.value, **{name: getattr(found, name) for name in residuals}}
+        {
+            "kkt_status": found.status.value,
+            **{name: getattr(found, name) for name in fields},
+            "kkt_normalized_margin": found.normalized_margin,
+            "margin_ratio": float(margins.max() / margins.min()),
+        }
     )
 
 
@@ -119,10 +126,13 @@ def measure_error(trained: Trained) -> Record:
             "log10_error": found.log10_probability,
             "log10_error_low": found.interval[0],
             "log10_error_high": found.interval[1],
+            "error_exponent": -found.log10_probability,
             "error": found.probability,
             "error_high": 10.0 ** found.interval[1],
             "error_samples_used": found.samples,
             "error_method": found.method,
+            "error_status": found.status.value,
+            "log10_error_first_order": found.first_order,
         }
     )
 
@@ -194,11 +204,14 @@ def certificate_operations(size: Size) -> tuple[float, ...]:
 
 
 def error_operations(size: Size) -> tuple[float, ...]:
-    """A constant, and for each draw of the hidden layer its sums and its products."""
-    samples = float(size.settings["error_samples"])
-    rank = min(size.width, size.dim)
-    return 1.0, samples * size.width, samples * size.width * rank
+    """For each cluster a constant, its lines and their products, and projections."""
+    k, rank = float(size.n_clusters), min(size.width, size.dim)
+    lines = min(_LINES, float(size.settings["error_samples"]) / k)
+    return k, k * lines * size.width, k * lines * size.width * rank, k * float(rank) ** 3
 
+
+# Lines and weighted examples that a cluster usually takes.
+_LINES = 6000.0
 
 # Scale of the initial network from which on neurons hardly turn.
 _LAZY = 0.3
@@ -231,7 +244,7 @@ OUTPUTS: dict[str, Output] = {
     "universal": Output(measure_universal, universal_operations, (5e-3, 6e-10)),
     "radii": Output(measure_radii, radii_operations, (2e-3, 2e-8, 7e-11)),
     "robust": Output(measure_robust, robust_operations, (2e-3, 2e-8, 7e-11)),
-    "error": Output(measure_error, error_operations, (2e-3, 6e-9, 6e-11)),
+    "error": Output(measure_error, error_operations, (1e-2, 2e-8, 3e-10, 1e-9)),
 }
 
 

@@ -37,6 +37,7 @@ _TOP = (
     "outputs",
     "replicates",
     "seed",
+    "max_run_seconds",
     "fixed",
     "axes",
     "zipped",
@@ -135,6 +136,8 @@ class Study:
     replicates : int
         Runs a combination, with seeds ``seed``, ``seed`` + 1, ...
     seed : int
+    max_run_seconds : float
+        Runs that are predicted to take longer on one core are made only when asked for.
     figures : tuple of Figure
     document : dict
         The study as it was written, JSON-ready.
@@ -156,6 +159,7 @@ class Study:
     factors: tuple[Mapping[str, Values], ...]
     replicates: int
     seed: int
+    max_run_seconds: float
     figures: tuple[Figure, ...]
     document: Mapping[str, Any]
     source: str
@@ -288,6 +292,7 @@ class _Reader:
             factors=factors,
             replicates=self._count("replicates", 1, 1, quick),
             seed=self._count("seed", 0, 0, False),
+            max_run_seconds=self._number("max_run_seconds", math.inf),
             figures=self._figures(experiment),
             document={**self.document, "experiment": experiment.name},
             source=self.text or json.dumps(self.document, indent=2, default=str),
@@ -564,6 +569,12 @@ class _Reader:
         path = self._place(key, quick)
         value = self._at(path)
         return default if value is None else self._whole(path, value, minimum)
+
+    def _number(self, key: str, default: float) -> float:
+        value = self.document.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            self.refuse((key,), f"must be a number above 0; got {value!r}")
+        return float(value)
 
     def _whole(self, path: KeyPath, value: Any, minimum: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DONE = "done"
 FAILED = "failed"
+# Left out because it takes long; the reason says how long.
+POSTPONED = "postponed"
 
 _APPLICATION_ID = 0x72666C77
 _FORMAT = 1
@@ -442,7 +444,7 @@ class Store:
             yield position, Row(**row), given
 
     def frame(self, study: str | None = None) -> pd.DataFrame:
-        """The runs of a study that are done or failed, one a row.
+        """The runs of a study that are done, failed or postponed, one a row.
 
         Columns: the settings, ``status``, ``reason``, the measured scalars, and where the numbers
         come from. Between two runs of the same study only columns that end in ``seconds``, and

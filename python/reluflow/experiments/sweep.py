@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from reluflow._threads import available_threads
 from reluflow._validation import available_memory
 from reluflow.experiments.engine import Call, Outcome, Pool, run_all
 from reluflow.experiments.spec import Run, Study, read_study
-from reluflow.experiments.store import DONE, FAILED, Row, Store
+from reluflow.experiments.store import DONE, FAILED, POSTPONED, Row, Store, timestamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,8 @@ class Plan(Result):
         Those that failed before, and are run again only when asked to.
     missing : int
         Those that would be run.
+    postponed : int
+        Those that would not, because each is predicted to take longer than the study allows a run.
     core_seconds : float
         Estimated time of the missing runs on one core of this machine.
     longest_seconds : float
@@ -67,6 +70,7 @@ class Plan(Result):
     stored: int
     failed: int
     missing: int
+    postponed: int
     core_seconds: float
     longest_seconds: float
     jobs: int
@@ -91,6 +95,8 @@ class Plan(Result):
             f"  memory              {_gigabytes(self.total_bytes)} for {self.jobs} at once, "
             f"the largest run {_gigabytes(self.run_bytes)}",
         ]
+        if self.postponed:
+            lines.append(f"  postponed           {self.postponed:,} long ones, unless asked for")
         if self.available_bytes is not None and self.total_bytes > self.available_bytes:
             lines.append(
                 f"  only {_gigabytes(self.available_bytes)} of memory are free: use fewer jobs"
@@ -105,12 +111,13 @@ def plan(
     store: str | Path | None = None,
     jobs: int | None = None,
     retry_failed: bool = False,
+    long_runs: bool = False,
 ) -> Plan:
     """What `sweep` would do with the same arguments, without doing it.
 
     Parameters
     ----------
-    spec, quick, store, jobs, retry_failed
+    spec, quick, store, jobs, retry_failed, long_runs
         As for `sweep`.
 
     Raises
@@ -128,6 +135,7 @@ def plan(
             statuses, seconds = opened.statuses(), opened.seconds()
     costs = {run.key: study.experiment.cost(run.settings, study.outputs) for run in runs}
     missing = _missing(runs, statuses, resume=True, retry_failed=retry_failed)
+    missing, postponed = _by_length(study, missing, long_runs)
     known = [run.key for run in runs if run.key in seconds]
     modelled = sum(costs[key].seconds for key in known)
     ratio = sum(seconds[key] for key in known) / modelled if modelled > 0 else None
@@ -142,6 +150,7 @@ def plan(
         stored=sum(statuses.get(run.key) == DONE for run in runs),
         failed=sum(statuses.get(run.key) == FAILED for run in runs),
         missing=len(missing),
+        postponed=len(postponed),
         core_seconds=sum(each),
         longest_seconds=max(each, default=0.0),
         jobs=workers,
@@ -164,6 +173,7 @@ def sweep(
     jobs: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
+    long_runs: bool = False,
     command: str | None = None,
 ) -> pd.DataFrame:
     """Runs a study and returns its table, one run a row.
@@ -194,6 +204,9 @@ def sweep(
         Address of a Dask scheduler, for ``executor="dask"``; None starts a local cluster.
     retry_failed : bool
         Whether runs that failed before are run again.
+    long_runs : bool
+        Whether runs are made that are predicted to take longer than the study's
+        ``max_run_seconds``; otherwise they are rows with status ``postponed`` and the prediction.
     command : str or None
         What to write down as the way to reproduce the study; None means this call.
 
@@ -222,6 +235,8 @@ def sweep(
         if change is not None:
             say(str(change))
         missing = _missing(runs, opened.statuses(), resume=resume, retry_failed=retry_failed)
+        missing, postponed = _by_length(study, missing, long_runs)
+        opened.add((_postponed_row(study, run, pool.name), {}) for run in postponed)
         if missing:
             _run(study, missing, pool, opened, progress)
         return opened.frame(study.name)
@@ -237,6 +252,32 @@ def _missing(
 ) -> list[Run]:
     kept = set() if not resume else {DONE} if retry_failed else {DONE, FAILED}
     return [run for run in runs if statuses.get(run.key) not in kept]
+
+
+def _by_length(study: Study, runs: list[Run], long_runs: bool) -> tuple[list[Run], list[Run]]:
+    """Runs to make now, and those that are predicted to take longer than the study allows."""
+    if long_runs or math.isinf(study.max_run_seconds):
+        return runs, []
+    long = {run.key for run in runs if _seconds(study, run) > study.max_run_seconds}
+    return (
+        [run for run in runs if run.key not in long],
+        [run for run in runs if run.key in long],
+    )
+
+
+def _seconds(study: Study, run: Run) -> float:
+    return study.experiment.cost(run.settings, study.outputs).seconds
+
+
+def _postponed_row(study: Study, run: Run, executor: str) -> Row:
+    cost = study.experiment.cost(run.settings, study.outputs)
+    reason = (
+        f"predicted to take {duration(cost.seconds)} of one core and {_gigabytes(cost.bytes)}; "
+        "sweep --long makes it"
+    )
+    now = timestamp()
+    outcome = Outcome(run.key, POSTPONED, reason, started=now, finished=now)
+    return _row(study, run, outcome, executor)
 
 
 def _run(study: Study, missing: list[Run], pool: Pool, store: Store, progress: bool) -> None:

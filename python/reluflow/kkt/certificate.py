@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from reluflow._results import Result, Status
 from reluflow._validation import BoolArray, FloatArray, IntArray, as_number, require_memory
 from reluflow.data import Dataset
+from reluflow.deep_network import DeepNet
+from reluflow.kkt.deep import DeepKKTCertificate, certify_deep
 from reluflow.kkt.quadratic import QuadraticProgram, solve
 from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
 from reluflow.network import TwoLayerNet, require_dim
@@ -89,6 +91,7 @@ class KKTCertificate(Result):
         )
 
 
+@overload
 def certify_kkt(
     net: TwoLayerNet,
     data: Dataset,
@@ -97,7 +100,18 @@ def certify_kkt(
     bias: bool = True,
     kink_tol: float = 1e-3,
     tol: float = 1e-8,
-) -> KKTCertificate:
+) -> KKTCertificate: ...
+@overload
+def certify_kkt(net: DeepNet, data: Dataset, *, tol: float = 1e-8) -> DeepKKTCertificate: ...
+def certify_kkt(
+    net: TwoLayerNet | DeepNet,
+    data: Dataset,
+    *,
+    train_output: bool = True,
+    bias: bool = True,
+    kink_tol: float = 1e-3,
+    tol: float = 1e-8,
+) -> KKTCertificate | DeepKKTCertificate:
     """How close a network is to a KKT point of  min 1/2 ||theta||^2  s.t.  y_i N(x_i) >= 1.
 
     The network is scaled to smallest margin 1; then the multipliers lam >= 0, and the Clarke
@@ -109,8 +123,9 @@ def certify_kkt(
 
     Parameters
     ----------
-    net : TwoLayerNet
-        A network that classifies every example, such as the end of a flow.
+    net : TwoLayerNet or DeepNet
+        A network that classifies every example, such as the end of a flow. Of a `DeepNet`
+        multipliers alone are sought, and a `DeepKKTCertificate` is returned.
     data : Dataset
     train_output, bias : bool
         Whether v and b belong to the parameters. With ``train_output=False`` it is (W, b) alone
@@ -133,6 +148,8 @@ def certify_kkt(
     ----------
     Lyu & Li 2020, (eps, delta)-KKT points; docs/theory.md, "4.8 A certificate for any network".
     """
+    if isinstance(net, DeepNet):
+        return certify_deep(net, data, tol)
     require_dim("data.X", data.dim, net)
     if not bias and net.b.any():
         raise ValueError(

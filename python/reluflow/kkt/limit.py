@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from reluflow._results import Result, Status
 from reluflow._threads import one_blas_thread
 from reluflow._validation import BoolArray, FloatArray, as_number, require_memory
 from reluflow.data import Dataset
-from reluflow.flow import FlowResult, gradient_flow
+from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
 from reluflow.kkt.groups import NeuronGroups
 from reluflow.kkt.point import KKTPoint, Setting, assembled, checked_starts, without_solution
 from reluflow.kkt.program import gram_matrix
 from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet
+from reluflow.reduction import Reduction, pays_off
 
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
@@ -137,7 +138,9 @@ def flow_limit(
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
     pattern is computed; where the solution has another pattern than the flow, it is computed again
     for that one, until the two agree. A point is accepted when two in a row are the same and its
-    own pattern is the one that it was computed for.
+    own pattern is the one that it was computed for. Where the dimension is far above n + m, all of
+    it happens in the span of data and network (`reluflow.Reduction`), and only the answer has d
+    coordinates.
 
     Parameters
     ----------
@@ -170,8 +173,25 @@ def flow_limit(
     Raises
     ------
     ValueError
-        As for `gradient_flow`.
+        As for `gradient_flow`, and for losses whose flow has no limit direction.
     """
+    require_margin_maximising(flow_settings.get("loss", "exponential"))
+    if pays_off(net, data):
+        reduction = Reduction.of(net, data)
+        found = flow_limit(
+            reduction.net,
+            reduction.data,
+            train_output=train_output,
+            bias=bias,
+            log_inverse_loss=log_inverse_loss,
+            max_log_inverse_loss=max_log_inverse_loss,
+            tol=tol,
+            rtol=rtol,
+            max_seconds=max_seconds,
+            **flow_settings,
+        )
+        flow = replace(found.flow, net=reduction.lift(found.flow.net))
+        return replace(found, net=reduction.lift(found.net), flow=flow)
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     tol = as_number("tol", tol, at_least=0)

@@ -3,8 +3,22 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
-from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
-from reluflow.reference.losses import Loss, log_loss_weights
+from reluflow.reference.deep import (
+    Activation,
+    Architecture,
+    DeepFlowOutcome,
+    deep_forward,
+    deep_gradient,
+    deep_gradient_flow,
+)
+from reluflow.reference.flow import (
+    FlowOutcome,
+    FlowStatus,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
+from reluflow.reference.line_mass import log_line_masses
+from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
 from reluflow.reference.perturbation import (
     PerturbationOutcome,
@@ -14,25 +28,38 @@ from reluflow.reference.perturbation import (
     min_perturbations,
     subset_projections,
 )
+from reluflow.reference.proof_trail import ProofSteps
 from reluflow.reference.random import philox4x32, standard_normals, uniforms
 from reluflow.reference.ray_crossing import ray_crossings
 from reluflow.reference.sampling import SAMPLE_BLOCK, ErrorCounts, count_errors
+from reluflow.reference.stepping import FlowMethod
 
 __all__ = [
     "SAMPLE_BLOCK",
+    "Activation",
+    "Architecture",
+    "DeepFlowOutcome",
     "ErrorCounts",
+    "FlowMethod",
     "FlowOutcome",
     "FlowStatus",
     "Loss",
     "LossGradient",
+    "MarginLoss",
     "PerturbationOutcome",
     "Proof",
+    "ProofSteps",
     "StopReason",
     "SubsetProjections",
     "count_errors",
+    "deep_forward",
+    "deep_gradient",
+    "deep_gradient_flow",
     "forward",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "gram_gradient",
+    "log_line_masses",
     "log_loss_weights",
     "min_perturbations",
     "philox4x32",

@@ -111,7 +111,7 @@ def _nearest(
     rounding = 8 * np.finfo(float).eps * len(problem.a) * (np.abs(cuts) @ problem.norms)
     if ((lengths <= rounding) & (offsets > 0)).any():
         return cuts[int(np.argmax((lengths <= rounding) & (offsets > 0)))], np.inf
-    weights = np.ones(1)
+    weights, empty = np.ones(1), False
     unit = float((offsets / lengths).max())
     if len(cuts) > 1:
         # In units of the distance, which grows with every cut, found by repetition.
@@ -120,12 +120,15 @@ def _nearest(
             target = np.zeros(len(system))
             target[-1] = 1.0
             weights, residual = nnls(system, target, maxiter=100 * len(cuts))
-            if residual < 1e-7:
-                return (weights / lengths) @ cuts, np.inf
+            empty = bool(residual < 1e-7)
+            if empty:
+                break
             found = float(np.sqrt(max(1 / residual**2 - 1, 0.0)))
             unit *= max(found, 1e-3)
             if 0.5 < found < 2:
                 break
     multipliers = (weights / lengths) @ cuts / (weights / lengths).sum()
+    if empty:
+        return multipliers, np.inf
     normal = problem.rows.T @ multipliers
     return multipliers, float((piece.constant + multipliers @ problem.a) / (normal @ normal))

@@ -1,4 +1,4 @@
-"""Gradient flow in rescaled time: an embedded Bogacki-Shampine pair with error control.
+"""Gradient flow in rescaled time: one-step methods with error control.
 
 The state is the whole network; the Gram form, which only makes a step cheaper, has no twin of its
 own here.
@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
-from reluflow.reference.losses import Loss
-from reluflow.reference.network import LossGradient, primal_gradient
+from reluflow.reference.losses import Loss, MarginLoss, margin_loss
+from reluflow.reference.network import primal_gradient
+from reluflow.reference.stepping import (
+    BogackiShampine,
+    Evaluation,
+    FlowMethod,
+    RungeKuttaChebyshev,
+)
 
 
 class FlowStatus(enum.Enum):
@@ -29,11 +35,12 @@ class FlowStatus(enum.Enum):
     dead_class = 5
     not_separable = 6
     step_underflow = 7
+    stationary = 8
 
 
 @dataclass(frozen=True)
-class FlowOutcome:
-    """Where a flow ended; trajectory columns as in the compiled kernel."""
+class Ending:
+    """How a flow ended; trajectory columns as in the compiled kernel."""
 
     status: FlowStatus
     trajectory: FloatArray
@@ -41,14 +48,44 @@ class FlowOutcome:
     margins: FloatArray
     accepted_steps: float
     rejected_steps: float
+
+
+@dataclass(frozen=True)
+class FlowOutcome(Ending):
+    """Where the flow of a two-layer network ended."""
+
+    seconds: float
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
 
 
-# Bogacki & Shampine (1989): solution weights, and solution minus embedded solution.
-_SOLUTION = np.array([2 / 9, 1 / 3, 4 / 9])
-_ERROR = np.array([2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8])
+@dataclass(frozen=True)
+class Model:
+    """What is followed: the gradient, and the examples that nothing can learn from.
+
+    ``degree`` is that of homogeneity; ``comes_to_rest`` says whether the loss has minimisers.
+    """
+
+    evaluate: Callable[[FloatArray], Evaluation]
+    unreachable: Callable[[FloatArray], IntArray]
+    degree: float = 2.0
+    comes_to_rest: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """As in the compiled kernel."""
+
+    log_inverse_loss: float
+    rtol: float
+    max_evaluations: float
+    method: FlowMethod
+    largest_move: float = np.inf
+    descend: bool = False
+
+
+# Of the error estimates, in the step length.
 _ORDER = 3
 
 _RECORDS_PER_DECADE = 10
@@ -57,6 +94,7 @@ _STEPS_BETWEEN_STUCK_CHECKS = 16
 _STALL_WINDOW = 2000
 _STALL_LOSS_CHANGE = 1e-6
 _STALL_NORM_CHANGE = 1e-3
+_STATIONARY = 1e-8
 
 
 def gradient_flow(
@@ -65,10 +103,12 @@ def gradient_flow(
     output: FloatArray,
     inputs: FloatArray,
     labels: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     gram: bool,
+    method: FlowMethod,
+    kink_ramp: float,
     log_inverse_loss: float,
     rtol: float,
     max_evaluations: float,
@@ -79,41 +119,114 @@ def gradient_flow(
     """Follows d theta / d tau = -grad log L until log(1/L) reaches ``log_inverse_loss``."""
     m, d = weights.shape
 
-    def gradient(theta: FloatArray) -> LossGradient:
+    def evaluate(theta: FloatArray) -> Evaluation:
         W, b, v = _unpack(theta, m, d)
-        return primal_gradient(W, b, v, inputs, labels, loss, train_output, train_bias, 1)
+        return primal_gradient(
+            W, b, v, inputs, labels, loss, train_output, train_bias, 1, kink_ramp
+        )
 
-    flow = _Flow(gradient, inputs, labels, _pack(weights, bias, output), progress)
+    def unreachable(theta: FloatArray) -> IntArray:
+        W, b, v = _unpack(theta, m, d)
+        helpful = labels[:, None] * v > 0
+        return np.flatnonzero(~((inputs @ W.T + b > 0) & helpful).any(1))
+
+    start = time.perf_counter()
+    ending, theta = follow(
+        Model(evaluate, unreachable, comes_to_rest=margin_loss(loss).has_minimizer),
+        np.concatenate([weights.ravel(), bias, output]),
+        labels,
+        Options(log_inverse_loss, rtol, max_evaluations, method),
+        max_seconds,
+        progress,
+    )
+    W, b, v = _unpack(theta, m, d)
+    seconds = time.perf_counter() - start
+    return FlowOutcome(**vars(ending), seconds=seconds, weights=W, bias=b, output=v)
+
+
+def follow(
+    model: Model,
+    theta: FloatArray,
+    labels: FloatArray,
+    options: Options,
+    max_seconds: float,
+    progress: Callable[[float, float, float], None] | None,
+) -> tuple[Ending, FloatArray]:
+    """Integrates any model from ``theta``; returns how that ended, and where."""
+    flow = _Flow(model, labels, options, theta, progress)
     status = FlowStatus.converged
     deadline = time.perf_counter() + max_seconds
     try:
-        while flow.log_inverse_loss < log_inverse_loss:
-            stopped = flow.why_stop(max_evaluations, deadline)
+        while flow.log_inverse_loss < options.log_inverse_loss:
+            stopped = flow.why_stop(deadline)
             if stopped is not None:
                 status = stopped
                 break
-            flow.step(rtol, log_inverse_loss)
+            flow.step()
     except KeyboardInterrupt:
         status = FlowStatus.interrupted
-    W, b, v = _unpack(flow.theta, m, d)
-    return FlowOutcome(
+    ending = Ending(
         status,
         np.array(flow.finished_records()),
         flow.unreachable,
         flow.here.margins,
         flow.accepted,
         flow.rejected,
-        W,
-        b,
-        v,
     )
+    return ending, flow.theta
+
+
+def gradient_flow_ensemble(
+    networks: list[tuple[FloatArray, FloatArray, FloatArray]],
+    data: list[tuple[FloatArray, FloatArray]],
+    gram: list[bool],
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    method: FlowMethod,
+    kink_ramp: float,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None,
+) -> list[FlowOutcome]:
+    """One flow after the other; time left is shared."""
+    start = time.perf_counter()
+    outcomes = []
+    for network, examples, form in zip(networks, data, gram, strict=True):
+        left = max_seconds - (time.perf_counter() - start)
+        outcomes.append(
+            gradient_flow(
+                *network,
+                *examples,
+                loss,
+                train_output,
+                train_bias,
+                form,
+                method,
+                kink_ramp,
+                log_inverse_loss,
+                rtol,
+                max_evaluations,
+                left,
+                1,
+                None,
+            )
+        )
+        if progress is not None:
+            progress(len(outcomes))
+        if outcomes[-1].status is FlowStatus.interrupted:
+            max_seconds = 0.0
+    return outcomes
 
 
 @dataclass
 class _Flow:
-    gradient: Callable[[FloatArray], LossGradient]
-    inputs: FloatArray
+    model: Model
     labels: FloatArray
+    options: Options
     theta: FloatArray
     progress: Callable[[float, float, float], None] | None
     accepted: int = 0
@@ -123,8 +236,14 @@ class _Flow:
 
     def __post_init__(self) -> None:
         self.evaluations = 0
+        steppers = {
+            FlowMethod.bogacki_shampine: BogackiShampine,
+            FlowMethod.rkc2: RungeKuttaChebyshev,
+        }
+        self.stepper = steppers[self.options.method](self._evaluate)
         self.here = self._evaluate(self.theta)
-        speed = np.linalg.norm(_velocity(self.here))
+        speed = np.linalg.norm(self.here.velocity)
+        self.largest_gradient = 0.0
         self.h = float(0.01 * np.linalg.norm(self.theta) / speed) if speed > 0 else 0.0
         self.previous_error = 1.0
         self.just_rejected = False
@@ -137,48 +256,75 @@ class _Flow:
     def log_inverse_loss(self) -> float:
         return -self.here.log_loss
 
-    def why_stop(self, max_evaluations: float, deadline: float) -> FlowStatus | None:
-        """The reason not to take another step, if there is one."""
+    def why_stop(self, deadline: float) -> FlowStatus | None:
+        """The reason not to take another step, if there is one; else the step is ready."""
         if time.perf_counter() >= deadline:
             return FlowStatus.max_seconds
-        if self.evaluations + _ORDER > max_evaluations:
+        ended = self._at_rest() or self._stuck()
+        if ended is not None:
+            return ended
+        stepper, max_evaluations = self.stepper, self.options.max_evaluations
+        if self.evaluations + stepper.evaluations_to_prepare > max_evaluations:
             return FlowStatus.max_evaluations
-        speed = np.linalg.norm(_velocity(self.here))
-        if speed == 0:
-            return self._name(self._unreachable()) or FlowStatus.not_separable
-        stuck = self._stuck()
-        if stuck is not None:
-            return stuck
-        if self.h * speed <= np.finfo(float).eps * np.linalg.norm(self.theta):
+        velocity = self.here.velocity
+        stepper.prepare(self.theta, velocity)
+        # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
+        target = self.options.log_inverse_loss
+        missing = target - self.log_inverse_loss
+        aim = missing + max(1e-3 * missing, 1e-6 * abs(target))
+        speed, size = float(np.linalg.norm(velocity)), float(np.linalg.norm(self.theta))
+        move = self.options.largest_move * size / speed
+        self.h = stepper.longest(min(self.h, aim / speed**2, move))
+        if self.evaluations + stepper.evaluations(self.h) > max_evaluations:
+            return FlowStatus.max_evaluations
+        if self.h * speed <= np.finfo(float).eps * size:
             return FlowStatus.step_underflow
         return None
 
-    def step(self, rtol: float, target: float) -> None:
+    def step(self) -> None:
         """One trial step, accepted or not."""
-        k1 = _velocity(self.here)
-        # d log(1/L) / d tau = ||grad log L||^2: aim just beyond the target.
-        self.h = min(self.h, 1.001 * (target - self.log_inverse_loss) / float(k1 @ k1))
         h = self.h
-        k2 = _velocity(self._evaluate(self.theta + h / 2 * k1))
-        k3 = _velocity(self._evaluate(self.theta + 3 * h / 4 * k2))
-        end = self.theta + h * (_SOLUTION @ np.stack([k1, k2, k3]))
-        there = self._evaluate(end)
-        difference = h * (_ERROR @ np.stack([k1, k2, k3, _velocity(there)]))
-        scale = rtol * max(np.linalg.norm(self.theta), np.linalg.norm(end))
-        error = float(np.linalg.norm(difference) / scale)
-        self.just_rejected = not (error <= 1.0 and np.isfinite(there.log_loss))
+        trial = self.stepper.attempt(self.theta, self.here.velocity, h)
+        scale = self.options.rtol * max(np.linalg.norm(self.theta), np.linalg.norm(trial.end))
+        error = float(np.linalg.norm(trial.error) / scale)
+        self.just_rejected = not self._acceptable(error, trial.gradient.log_loss)
         if self.just_rejected:
             self.rejected += 1
-            shrink = 0.9 * error ** (-1 / _ORDER) if np.isfinite(error) else 0.0
-            self.h *= max(0.2, shrink)
+            if error <= 1.0:
+                self.h *= 0.5
+            else:
+                shrink = 0.9 * error ** (-1 / _ORDER) if np.isfinite(error) else 0.0
+                self.h *= max(0.2, shrink)
             return
         self.accepted += 1
-        self.theta, self.here = end, there
+        self.theta, self.here = trial.end, trial.gradient
         self.tau += h
         factor = 0.9 * max(error, 1e-10) ** (-0.7 / _ORDER) * self.previous_error ** (0.4 / _ORDER)
         self.previous_error = max(error, 1e-4)
         self.h *= min(5.0, max(0.2, factor))
         self._note()
+
+    def _acceptable(self, error: float, log_loss: float) -> bool:
+        if not error <= 1.0:
+            return False
+        # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
+        rise = log_loss - self.here.log_loss
+        if self.model.comes_to_rest:
+            return rise <= 0
+        # Where the flow slides along a kink, steps that end beyond it may raise log L a little.
+        rises = self.options.descend and rise > self.options.rtol
+        return bool(np.isfinite(log_loss)) and not rises
+
+    def _at_rest(self) -> FlowStatus | None:
+        speed = float(np.linalg.norm(self.here.velocity))
+        gradient = np.exp(self.here.log_loss) * speed / np.linalg.norm(self.theta)
+        self.largest_gradient = max(self.largest_gradient, gradient)
+        minimal = self.model.comes_to_rest and gradient <= _STATIONARY * self.largest_gradient
+        if speed > 0 and not minimal:
+            return None
+        if minimal and self.here.margins.min() > 0:
+            return FlowStatus.stationary
+        return self._name(self.model.unreachable(self.theta)) or FlowStatus.not_separable
 
     def finished_records(self) -> list[list[float]]:
         """The records, with the last moment at their end."""
@@ -186,13 +332,13 @@ class _Flow:
             self.records.append(self._record())
         return self.records
 
-    def _evaluate(self, theta: FloatArray) -> LossGradient:
+    def _evaluate(self, theta: FloatArray) -> Evaluation:
         self.evaluations += 1
-        return self.gradient(theta)
+        return self.model.evaluate(theta)
 
     def _record(self) -> list[float]:
         norm = float(np.linalg.norm(self.theta))
-        margin = float(self.here.margins.min()) / norm**2
+        margin = float(self.here.margins.min()) / norm**self.model.degree
         return [self.log_inverse_loss, self.tau, norm, margin, float(self.evaluations)]
 
     def _note(self) -> None:
@@ -212,8 +358,8 @@ class _Flow:
         stalled = self._stalled()
         if not stalled and self.accepted % _STEPS_BETWEEN_STUCK_CHECKS != 0:
             return None
-        unreachable = self._unreachable()
-        weights = self.here.example_weights
+        unreachable = self.model.unreachable(self.theta)
+        weights = np.abs(self.here.example_weights)
         alone = weights[unreachable].sum() > (1 - _NEGLIGIBLE_WEIGHT) * weights.sum()
         if len(unreachable) and (stalled or alone):
             return self._name(unreachable)
@@ -229,28 +375,14 @@ class _Flow:
         small_change = log_loss - now < _STALL_LOSS_CHANGE * max(1.0, abs(now))
         return bool(small_change and abs(np.log(norm_now / norm)) < _STALL_NORM_CHANGE)
 
-    def _unreachable(self) -> IntArray:
-        W, b, v = _unpack(self.theta, len(self.here.output), self.inputs.shape[1])
-        active = self.inputs @ W.T + b > 0
-        helpful = self.labels[:, None] * v > 0
-        return np.flatnonzero(~(active & helpful).any(1))
-
     def _name(self, unreachable: IntArray) -> FlowStatus | None:
         if len(unreachable) == 0:
             return None
         self.unreachable = unreachable
-        for label in (-1.0, 1.0):
+        for label in np.unique(self.labels[unreachable]):
             if (self.labels[unreachable] == label).sum() == (self.labels == label).sum():
                 return FlowStatus.dead_class
         return FlowStatus.stuck_points
-
-
-def _velocity(gradient: LossGradient) -> FloatArray:
-    return _pack(gradient.weights, gradient.bias, gradient.output)
-
-
-def _pack(weights: FloatArray, bias: FloatArray, output: FloatArray) -> FloatArray:
-    return np.concatenate([weights.ravel(), bias, output])
 
 
 def _unpack(theta: FloatArray, m: int, d: int) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from reluflow._validation import FloatArray
 from reluflow.reference.convex_pieces import PointProblem, Projection
-from reluflow.reference.perturbation_bounds import Intervals
+from reluflow.reference.perturbation_bounds import Intervals, interval_margin
+from reluflow.reference.proof_trail import BOUND, ELLIPSOID, ProofTrail
 
 _MARGIN = 1e-13
 _CONVEXITY_MARGIN = 1e-9
@@ -74,7 +75,7 @@ class Minorant:
         gradient = 2 * centre + problem.rows.T @ slopes
         scaled = problem.rows[curved] * np.sqrt(k[curved])[:, None]
         hessian = (1 - _CONVEXITY_MARGIN) * np.eye(len(centre)) - scaled.T @ scaled
-        self.rows, self.curved, self.z = problem.rows, curved, z
+        self.problem, self.curved, self.z = problem, curved, z
         self.minimum, self.drop = 0.0, 0.0
         gap = k * (np.abs(z) - np.divide(w, 4 * k, out=np.zeros_like(w), where=k > 0)) ** 2
         self.widest_gap = int(np.argmax(np.where(curved, gap, -1.0))) if curved.any() else None
@@ -98,21 +99,31 @@ class Minorant:
         if self.factor is None:
             return
         room = np.sqrt(max(0.0, radius**2 - self.minimum)) + np.sqrt(self.drop)
-        reach = np.linalg.norm(np.linalg.solve(self.factor, self.rows[self.curved].T), axis=0)
-        width = np.zeros_like(self.z)
-        width[self.curved] = room * reach * (1 + 1e-12)
+        reach = np.linalg.norm(
+            np.linalg.solve(self.factor, self.problem.rows[self.curved].T), axis=0
+        )
+        width = interval_margin(self.problem, radius)
+        width[self.curved] += room * reach * (1 + 1e-12)
         low, high = self.z - width, self.z + width
         intervals.low[self.curved] = np.maximum(intervals.low, low)[self.curved]
         intervals.high[self.curved] = np.minimum(intervals.high, high)[self.curved]
 
 
 def closed_form_bound(
-    problem: PointProblem, intervals: Intervals, projection: Projection, slack: float
+    problem: PointProblem,
+    intervals: Intervals,
+    projection: Projection,
+    slack: float,
+    known: float,
+    trail: ProofTrail,
 ) -> float:
     """What the closed-form multipliers of a projection prove."""
     multipliers = closed_form_multipliers(problem, intervals, projection)
     centre = _centre(problem, projection)
-    return Minorant(problem, intervals, multipliers, centre, slack).lower_bound
+    bound = Minorant(problem, intervals, multipliers, centre, slack).lower_bound
+    if bound > known:
+        trail.quadratic(BOUND, multipliers.eta, multipliers.s, multipliers.k)
+    return bound
 
 
 def dual_bound(
@@ -122,6 +133,7 @@ def dual_bound(
     enough: float,
     slack: float,
     intervals: Intervals,
+    trail: ProofTrail,
 ) -> tuple[float, int | None]:
     """Lower bound from minorants around a projection, and the neuron to branch on.
 
@@ -136,6 +148,8 @@ def dual_bound(
             return radius, None
         closed_form = closed_form_multipliers(problem, intervals, projection)
         exact = Minorant(problem, intervals, closed_form, centre, slack)
+        if exact.lower_bound > best:
+            trail.quadratic(BOUND, closed_form.eta, closed_form.s, closed_form.k)
         best, widest = max(best, exact.lower_bound), exact.widest_gap
         if best >= enough or widest is None:
             break
@@ -143,6 +157,8 @@ def dual_bound(
         if damped is None:
             break
         minorant = Minorant(problem, intervals, *damped, slack)
+        if minorant.factor is not None:
+            trail.quadratic(ELLIPSOID, damped[0].eta, damped[0].s, damped[0].k)
         best, widest = max(best, minorant.lower_bound), minorant.widest_gap
         if best >= enough:
             break

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reluflow._validation import FloatArray
-from reluflow.reference.losses import Loss, log_loss_weights
+from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class LossGradient:
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
+
+    @property
+    def velocity(self) -> FloatArray:
+        """-grad log L as one vector."""
+        return np.concatenate([self.weights.ravel(), self.bias, self.output])
 
 
 def forward(
@@ -35,18 +40,21 @@ def primal_gradient(
     output: FloatArray,
     inputs: FloatArray,
     labels: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     num_threads: int,
+    kink_ramp: float = 0.0,
 ) -> LossGradient:
-    """The gradient as the chain rule writes it."""
+    """The gradient as the chain rule writes it; a kink ramp of 0 is none."""
     preactivations = inputs @ weights.T + bias
     activations = np.maximum(preactivations, 0.0)
     margins = labels * (activations @ output)
     log_loss, example_weights = log_loss_weights(margins, loss)
     signed = example_weights * labels
     backpropagated = np.where(preactivations > 0, signed[:, None] * output, 0.0)
+    if kink_ramp > 0:
+        backpropagated *= _ramp(preactivations, backpropagated, kink_ramp)
     return LossGradient(
         log_loss,
         margins,
@@ -63,12 +71,20 @@ def gram_gradient(
     output: FloatArray,
     inputs: FloatArray,
     labels: FloatArray,
-    loss: Loss,
+    loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
     num_threads: int,
+    kink_ramp: float = 0.0,
 ) -> LossGradient:
     """The same gradient; the forms differ in what the flow carries along, not in one gradient."""
     return primal_gradient(
-        weights, bias, output, inputs, labels, loss, train_output, train_bias, num_threads
+        weights, bias, output, inputs, labels, loss, train_output, train_bias, 1, kink_ramp
     )
+
+
+def _ramp(preactivations: FloatArray, backpropagated: FloatArray, ramp: float) -> FloatArray:
+    """min(1, z / (ramp rms(z_j))) where an example pushes a neuron towards its kink, else 1."""
+    width = ramp * np.sqrt((preactivations**2).mean(0))
+    slope = np.minimum(1.0, preactivations / np.where(width > 0, width, 1.0))
+    return np.where(backpropagated < 0, slope, 1.0)

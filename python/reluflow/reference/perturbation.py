@@ -30,6 +30,7 @@ from reluflow.reference.perturbation_bounds import (
     plane_bound,
     tighten,
 )
+from reluflow.reference.proof_trail import ProofSteps, ProofTrail
 from reluflow.reference.ray_crossing import first_crossing
 
 _ROOT_ROUNDS, _NODE_ROUNDS = 12, 4
@@ -69,6 +70,7 @@ class PerturbationOutcome:
     subsets: FloatArray
     proofs: list[Proof]
     nodes: IntArray
+    steps: ProofSteps
     stopped: StopReason
 
 
@@ -119,6 +121,7 @@ def min_perturbations(
     max_nodes: int,
     max_seconds: float,
     num_threads: int,
+    keep_proofs: bool,
 ) -> PerturbationOutcome:
     """Smallest perturbations of n points with pre-activations (n, R).
 
@@ -131,10 +134,12 @@ def min_perturbations(
         _PointSolver(PointProblem(rows, a, y * output, y * constant), strict, rtol, margin)
         for a, y, margin in zip(preactivations, labels, slack, strict=True)
     ]
-    for solver in solvers:
-        solver.bracket(lipschitz)
     stopped = StopReason.none
     try:
+        for solver in solvers:
+            if time.perf_counter() >= deadline:
+                break
+            solver.bracket(lipschitz)
         for solver, order in zip(solvers, target_order, strict=True):
             if time.perf_counter() >= deadline:
                 stopped = StopReason.deadline
@@ -151,6 +156,7 @@ def min_perturbations(
         np.array([s.subset for s in solvers], dtype=float).reshape(len(solvers), len(output)),
         [s.proof for s in solvers],
         np.array([s.nodes for s in solvers], dtype=np.int64),
+        ProofSteps.of([s.trail for s in solvers] if keep_proofs else []),
         stopped,
     )
 
@@ -165,6 +171,7 @@ class _PointSolver:
         self.subset = np.zeros(len(problem.v), dtype=bool)
         self.proof, self.nodes = Proof.none, 0
         self.best: Projection | None = None
+        self.trail = ProofTrail()
         self.certified_radius = np.inf
         # "N < 0" as "N + margin <= 0" for a margin that no rounding error reaches.
         weights = np.abs(problem.v)
@@ -211,15 +218,16 @@ class _PointSolver:
     def prove(self, max_nodes: int, deadline: float) -> None:
         if self.proof is not Proof.none or not np.isfinite(self.radius):
             return
+        self.trail.enter(0, self.radius)
         intervals = ball_intervals(self.problem, self.radius)
         bound, _ = tighten(
-            self.problem, self.radius, self.enough, self.slack, _ROOT_ROUNDS, intervals
+            self.problem, self.radius, self.enough, self.slack, _ROOT_ROUNDS, intervals, self.trail
         )
         self._raise(bound)
         if self._settle(Proof.relaxation) or self.best is None:
             return
         bound, _ = dual_bound(
-            self.problem, self.best, self.radius, self.enough, self.slack, intervals
+            self.problem, self.best, self.radius, self.enough, self.slack, intervals, self.trail
         )
         self._raise(bound)
         if self._settle(Proof.dual):
@@ -254,22 +262,26 @@ class _PointSolver:
         self.certified_radius = self.radius
         # A proof of a larger radius stands no more.
         self.proof = Proof.none
-        if not self._settle(Proof.neuronwise):
-            intervals = ball_intervals(self.problem, self.radius)
-            self._raise(closed_form_bound(self.problem, intervals, self.best, self.slack))
+        settled = self._settle(Proof.neuronwise)
+        self.trail.enter(0, self.radius)
+        intervals = ball_intervals(self.problem, self.radius)
+        known = 0.0 if settled else self.lower_bound
+        bound = closed_form_bound(self.problem, intervals, self.best, self.slack, known, self.trail)
+        if not settled:
+            self._raise(bound)
             self._settle(Proof.certificate)
 
     def _branch(
         self, intervals: Intervals, likely: FloatArray, max_nodes: int, deadline: float
     ) -> None:
         """Best-first branch and bound over the signs of the undecided opposing neurons."""
-        count = itertools.count()
-        open_nodes = [_Node(0.0, next(count), intervals, likely)]
+        open_nodes = [_Node(0.0, 0, intervals, likely)]
         closed = self.radius
         while open_nodes and min(closed, open_nodes[0].bound) < self.enough:
             if self.nodes >= max_nodes or time.perf_counter() >= deadline:
                 break
             node = heapq.heappop(open_nodes)
+            self.trail.enter(node.number, self.radius)
             self.nodes += 1
             neuron = self._bound_by_chords(node)
             if node.bound < self.enough:
@@ -281,17 +293,25 @@ class _PointSolver:
             if len(undecided) == 0:
                 closed = min(closed, self._leaf_bound(node))
                 continue
-            if neuron not in undecided:
+            if neuron is None or neuron not in undecided:
                 neuron = int(undecided[0])
-            for end in ("low", "high"):
+            number = self.trail.branch(neuron)
+            for end in ("high", "low"):
                 child = node.intervals.copy()
                 getattr(child, end)[neuron] = 0.0
-                heapq.heappush(open_nodes, _Node(node.bound, next(count), child, node.likely))
+                heapq.heappush(open_nodes, _Node(node.bound, number, child, node.likely))
+                number += 1
         self._raise(min([closed, *(node.bound for node in open_nodes)]))
 
     def _bound_by_chords(self, node: _Node) -> int | None:
         bound, relaxed = tighten(
-            self.problem, self.radius, self.enough, self.slack, _NODE_ROUNDS, node.intervals
+            self.problem,
+            self.radius,
+            self.enough,
+            self.slack,
+            _NODE_ROUNDS,
+            node.intervals,
+            self.trail,
         )
         node.bound = max(node.bound, bound)
         if relaxed is not None and np.isfinite(relaxed.distance):
@@ -306,10 +326,17 @@ class _PointSolver:
         if projection.distance < self.radius:
             self.searched.from_subset(subset)
             self._adopt()
+            self.trail.enter(node.number, self.radius)
         if not 0 < projection.scale < np.inf:
             return neuron
         bound, widest = dual_bound(
-            self.problem, projection, self.radius, self.enough, self.slack, node.intervals
+            self.problem,
+            projection,
+            self.radius,
+            self.enough,
+            self.slack,
+            node.intervals,
+            self.trail,
         )
         node.bound = max(node.bound, bound)
         return neuron if widest is None else widest
@@ -323,6 +350,7 @@ class _PointSolver:
         active = self.problem.opposing & (high > 0)
         piece = piece_of(self.problem, active)
         multipliers = project(self.problem, piece).multipliers
+        self.trail.plane(multipliers)
         bound = max(node.bound, plane_bound(self.problem, piece, multipliers, self.slack))
         if bound < self.enough:
             self.searched.from_subset(active)
@@ -344,10 +372,12 @@ class _PointSolver:
         opposing = np.flatnonzero(self.problem.opposing)
         if len(opposing) > _MOST_ENUMERATED:
             return
+        projections = []
         for bits in itertools.product((False, True), repeat=len(opposing)):
             subset = np.zeros(len(self.problem.v), dtype=bool)
             subset[opposing] = bits
             projection = project(self.searched.problem, piece_of(self.searched.problem, subset))
+            projections.append(projection)
             if np.isfinite(projection.distance):
                 self.searched.from_subset(subset)
             elif np.isfinite(projection.lower_bound):
@@ -355,6 +385,21 @@ class _PointSolver:
         if self.searched.best is None:
             self.radius = self.lower_bound = np.inf
             self.proof = Proof.never_flips
+            self._note_subsets(opposing, projections)
+
+    def _note_subsets(self, opposing: IntArray, projections: list[Projection]) -> None:
+        """The tree of all subsets of opposing neurons, each a leaf that is shown to be empty."""
+        nodes = [0]
+        for neuron in opposing:
+            children = []
+            for node in nodes:
+                self.trail.enter(node, np.inf)
+                child = self.trail.branch(int(neuron))
+                children += [child, child + 1]
+            nodes = children
+        for node, projection in zip(nodes, projections, strict=True):
+            self.trail.enter(node, np.inf)
+            self.trail.plane(projection.multipliers)
 
 
 @dataclass(order=True)

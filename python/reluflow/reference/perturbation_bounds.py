@@ -16,9 +16,12 @@ from reluflow.reference.convex_pieces import (
     Projection,
     project,
 )
+from reluflow.reference.proof_trail import ProofTrail
 from reluflow.reference.ray_crossing import first_crossing
 
 _MARGIN = 1e-13
+# So that whoever follows the proof with another arithmetic finds the same signs decided.
+_INTERVAL_MARGIN = 1e-9
 _WORTHWHILE = 0.05
 
 
@@ -47,9 +50,14 @@ def neuronwise_lower_bound(problem: PointProblem, slack: float) -> float:
     )
 
 
+def interval_margin(problem: PointProblem, radius: float) -> FloatArray:
+    """How much wider the intervals are made than they need to be."""
+    return np.asarray(_INTERVAL_MARGIN * (np.abs(problem.a) + problem.norms * radius))
+
+
 def ball_intervals(problem: PointProblem, radius: float) -> Intervals:
     """The intervals of the ball of that radius."""
-    reach = problem.norms * radius * (1 + _MARGIN)
+    reach = problem.norms * radius + interval_margin(problem, radius)
     return Intervals(problem.a - reach, problem.a + reach)
 
 
@@ -72,6 +80,7 @@ def tighten(
     slack: float,
     max_rounds: int,
     intervals: Intervals,
+    trail: ProofTrail,
 ) -> tuple[float, Projection | None]:
     """Bounds with the chord piece, cuts ``intervals`` down to the cap that its plane leaves of the
     ball, and repeats while that helps. docs/theory.md, section 7.4.
@@ -84,6 +93,8 @@ def tighten(
         projection = project(problem, piece)
         depth = min(radius, plane_bound(problem, piece, projection.multipliers, slack))
         gain, best = depth - best, max(best, depth)
+        if depth > 0:
+            trail.plane(projection.multipliers)
         if best >= enough or depth <= 0:
             break
         shrinkage = _cut_to_cap(problem, projection, radius, depth, intervals)
@@ -115,7 +126,7 @@ def _cut_to_cap(
     normal = problem.rows.T @ projection.multipliers
     along = -problem.rows @ normal / np.linalg.norm(normal)
     undecided, before = intervals.undecided, intervals.high - intervals.low
-    margin = _MARGIN * (np.abs(problem.a) + problem.norms * radius)
+    margin = interval_margin(problem, radius)
     for j in np.flatnonzero(undecided):
         top = _largest_in_cap(along[j], problem.norms[j], radius, depth)
         bottom = _largest_in_cap(-along[j], problem.norms[j], radius, depth)
@@ -130,5 +141,5 @@ def _largest_in_cap(along: float, norm: float, radius: float, depth: float) -> f
     """Largest l . u over ||u|| <= radius, direction . u >= depth; along = direction . l."""
     if radius * along >= depth * norm:
         return radius * norm
-    across = np.sqrt(max(0.0, norm**2 - along**2))
+    across = np.sqrt(max(0.0, norm**2 - along**2) + _MARGIN * norm**2)
     return float(along * depth + across * np.sqrt(max(0.0, radius**2 - depth**2)))

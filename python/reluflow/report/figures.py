@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reluflow._validation import FloatArray
+from reluflow.generalization import RadiusDistribution
 from reluflow.network import TwoLayerNet
-from reluflow.report import style
+from reluflow.report import style, wording
 from reluflow.report.landscape import Plane, typical_plane
 from reluflow.robustness import Perturbations
 
@@ -88,7 +89,7 @@ def universal_figure(result: DoubleEdge) -> Figure:
         ylabel="flipped share of examples",
         xlim=(low, high),
     )
-    _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {scale:.4g}")
+    _in_units(axes, scale, r"$\|z\|$ in units of $\sqrt{d/k}$ " + f"= {wording.measured(scale)}")
     axes.legend(loc="best", borderaxespad=1.2)
     return figure
 
@@ -117,6 +118,34 @@ def radii_figure(result: DoubleEdge) -> Figure:
     )
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", borderaxespad=0.8)
+    return figure
+
+
+@style.drawing()
+def robust_accuracy_figure(result: DoubleEdge) -> Figure:
+    """Robust accuracy of both networks against the length of perturbations, with 95 % bands."""
+    figure = style.new_figure(style.COLUMN)
+    axes = figure.subplots()
+    axes.grid(True, axis="y")
+    populations = [RadiusDistribution.of(each) for each in (result.radii, result.robust_radii)]
+    reaches = [float(np.max(_finite(each.radius), initial=0.0)) for each in populations]
+    last = 1.12 * max(*reaches, _robust_scale(result))
+    names, colors = ("trained network", "robust network"), (style.TRAINED, style.ROBUST)
+    for population, name, color in zip(populations, names, colors, strict=True):
+        edges = np.unique(_finite(np.concatenate([population.radius, population.lower_bound])))
+        lengths = np.concatenate([[0.0], edges, [last]])
+        lower, upper = population.accuracy_interval(lengths)
+        axes.fill_between(lengths, lower, upper, step="post", color=color, alpha=0.2, linewidth=0)
+        accuracy = population.accuracy(lengths)
+        axes.step(lengths, accuracy, where="post", color=color, label=name)
+    _mark_lengths(axes, _lengths(result), last)
+    _percent(axes)
+    axes.set(
+        xlabel="length of the perturbation, units of the inputs",
+        ylabel="robust accuracy",
+        xlim=(0, last),
+    )
+    axes.legend(loc="lower left", borderaxespad=0.8)
     return figure
 
 
@@ -180,6 +209,7 @@ FIGURES: dict[str, Callable[[DoubleEdge], Figure]] = {
     "shares": shares_figure,
     "universal": universal_figure,
     "radii": radii_figure,
+    "robust_accuracy": robust_accuracy_figure,
     "landscape": landscape_figure,
     "flow": flow_figure,
 }
@@ -278,7 +308,15 @@ def _draw_circle(axes: Axes, radius: float, color: str = style.INK) -> None:
         _label(axes, "misclassified", (0, 0), (0, 6), ha="center", va="bottom", color=color)
         return
     axes.add_patch(Circle((0, 0), radius, fill=False, color=color, linewidth=1.5, linestyle="--"))
-    _label(axes, f"radius {radius:.3g}", (0, radius), (0, 3), ha="center", va="bottom", color=color)
+    _label(
+        axes,
+        f"radius {wording.measured(radius)}",
+        (0, radius),
+        (0, 3),
+        ha="center",
+        va="bottom",
+        color=color,
+    )
 
 
 def _draw_arrow(axes: Axes, tip: FloatArray) -> None:
@@ -439,10 +477,10 @@ def _crossings(result: DoubleEdge) -> list[tuple[float, float]]:
 def _lengths(result: DoubleEdge) -> list[tuple[float, str]]:
     shift, robust = _shift_scale(result), _robust_scale(result)
     if math.isclose(shift, robust, rel_tol=1e-9):
-        return [(shift, r"$\sqrt{d/k} = \sqrt{d}/2$ = " + f"{shift:.3g}")]
+        return [(shift, r"$\sqrt{d/k} = \sqrt{d}/2$ = " + wording.measured(shift))]
     return [
-        (shift, r"$\sqrt{d/k}$ = " + f"{shift:.3g}"),
-        (robust, r"$\sqrt{d}/2$ = " + f"{robust:.3g}"),
+        (shift, r"$\sqrt{d/k}$ = " + wording.measured(shift)),
+        (robust, r"$\sqrt{d}/2$ = " + wording.measured(robust)),
     ]
 
 

@@ -96,6 +96,7 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
     counted = f"Here {wording.definition(result)}."
     examples = wording.examples(result)
     example = examples.removesuffix("s")
+    population = "fresh examples" if result.assumption is not None else "examples"
     return [
         Illustration(
             "planes",
@@ -126,6 +127,14 @@ def _illustrations(result: DoubleEdge) -> list[Illustration]:
             f"{result.test_data.n} {examples}, "
             "for the trained and for the explicit robust network. Filled bars carry a verified "
             "proof that nothing nearer flips the example; hatched bars are upper bounds. "
+            f"{counted}",
+        ),
+        Illustration(
+            "robust_accuracy",
+            "Robust accuracy of the population",
+            f"Share of all {population} that no perturbation of at most each length flips, as "
+            f"{result.test_data.n} of them tell: the bands are 95\N{NO-BREAK SPACE}% intervals for "
+            "the whole population, in which radii that are only bounded count both ways. "
             f"{counted}",
         ),
         Illustration(
@@ -186,11 +195,12 @@ def _provenance(result: DoubleEdge) -> dict[str, str]:
 
 
 def _residuals(result: DoubleEdge) -> dict[str, str]:
-    if result.certificate is None:
-        return {}
     names = ("stationarity", "feasibility", "complementarity", "clarke_violation")
+    points = (("KKT", result.certificate), ("limit,", result.limit))
     return {
-        f"KKT {name.replace('_', ' ')}": wording.number(getattr(result.certificate, name))
+        f"{whose} {name.replace('_', ' ')}": wording.number(getattr(point, name))
+        for whose, point in points
+        if point is not None
         for name in names
     }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reluflow._provenance import __version__
 from reluflow.experiments.spec import Figure, figure
-from reluflow.experiments.store import DONE, FAILED, Row, Store, StoredStudy
+from reluflow.experiments.store import DONE, FAILED, POSTPONED, Row, Store, StoredStudy
 from reluflow.report import style
 from reluflow.report.page import inline_svg, page_environment
 from reluflow.report.study_figures import draw, figure_table
@@ -80,6 +80,18 @@ def write_study_reports(
             _write_report(opened, one, _folder(Path(store), folder, one, len(chosen)))
             for one in chosen
         ]
+
+
+def check_study_folder(store: str | Path, folder: str | Path | None, study: str) -> None:
+    """Refuses, before anything is computed, a folder that `write_study_reports` could not use.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written, or holds other things than an earlier report.
+    """
+    chosen = Path(store).with_name(f"{study}-report") if folder is None else Path(folder)
+    check_writable(chosen, _belongs)
 
 
 def _folder(store: Path, folder: str | Path | None, study: StoredStudy, count: int) -> Path:
@@ -189,7 +201,9 @@ def _render(
         total=len(rows),
         done=sum(row is not None and row.status == DONE for _, row, _ in rows),
         missing=sum(row is None for _, row, _ in rows),
+        seeds=len({given[SEED] for _, _, given in rows}),
         failures=_failures(rows),
+        postponed=_postponed(study, rows),
         drawn=drawn,
         drawings={
             one.description.name: inline_svg(
@@ -218,6 +232,17 @@ def _failures(rows: list[tuple[int, Row | None, dict[str, Any]]]) -> list[tuple[
     return [
         (reason, count, json.dumps(dict(first[reason].settings)))
         for reason, count in counts.most_common(20)
+    ]
+
+
+def _postponed(
+    study: StoredStudy, rows: list[tuple[int, Row | None, dict[str, Any]]]
+) -> list[tuple[list[str], str]]:
+    """What varies in every run that was left out, and why it was."""
+    return [
+        ([_shown(given[name]) for name in study.varied], row.reason)
+        for _, row, given in rows
+        if row is not None and row.status == POSTPONED
     ]
 
 

@@ -86,8 +86,12 @@ def error_table(result: DoubleEdge) -> pd.DataFrame:
                 "log10_probability": one.log10_probability,
                 "log10_lower": one.interval[0],
                 "log10_upper": one.interval[1],
+                "log10_first_order": one.first_order,
+                "distance": one.distance,
+                "design_points": one.design_points,
                 "samples": one.samples,
                 "errors": one.errors,
+                "effective_samples": one.effective_samples,
             }
             for q, one in enumerate(result.error.per_cluster)
         ]

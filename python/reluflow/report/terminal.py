@@ -44,6 +44,23 @@ def comparison_table(result: DoubleEdge) -> Table:
     return table
 
 
+def _kkt_notes(result: DoubleEdge) -> dict[str, str]:
+    notes = {}
+    if result.certificate is not None:
+        notes["KKT stationarity"] = (
+            f"{wording.number(result.certificate.stationarity)} "
+            f"at log(1/L) = {wording.number(result.flow.log_inverse_loss)}"
+        )
+    if result.limit is not None and wording.limit_is_known(result):
+        notes["limit"] = (
+            f"a KKT point up to {wording.number(result.limit.residuals.worst, 2)}, at an angle of "
+            f"{wording.number(result.limit.angle_to_flow, 2)} rad from the flow's end"
+        )
+    elif result.limit is not None:
+        notes["limit"] = result.limit.status.sentence
+    return notes
+
+
 def _notes(result: DoubleEdge) -> Table:
     """Pairs of a name and what was found, in two columns."""
     from rich.table import Table
@@ -57,13 +74,15 @@ def _notes(result: DoubleEdge) -> Table:
         proved += "; the others are upper bounds"
     notes = {
         "test error": f"{wording.error_value(result)}: {wording.error_evidence(result)}",
-        "KKT stationarity": f"{wording.number(result.summary['kkt_stationarity'])} "
-        f"at log(1/L) = {wording.number(result.flow.log_inverse_loss)}",
+        **_kkt_notes(result),
         "radii proved": proved,
         "definition": wording.definition(result),
         "flow": result.flow.status.sentence,
         "wall time": f"{result.seconds:.1f} s",
     }
+    if len(result.missing_clusters):
+        missing = ", ".join(str(q) for q in result.missing_clusters)
+        notes["no example of cluster"] = missing
     if result.assumption is not None and not result.assumption.holds:
         notes["assumption"] = "the theorems' assumption does not hold at this size"
     grid = Table.grid(padding=(0, 2))

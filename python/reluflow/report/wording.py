@@ -85,10 +85,16 @@ def error_evidence(result: DoubleEdge) -> str:
     error = result.error
     if error.method == "exact":
         return "exact: outputs do not vary within a cluster"
-    count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
+    if error.method == "line":
+        checked = error.check is not None and error.check.agrees
+        count = f"{error.samples:,} lines{', confirmed by importance sampling' * checked}"
+    else:
+        count = f"{error.errors:,} of {error.samples:,} {examples(result)} misclassified"
     if error.log10_probability == -math.inf:
         return f"{count}, 95{PERCENT} bound"
     low, high = (probability(bound) for bound in error.interval)
+    if low == high:
+        return count
     return f"{count}, 95{PERCENT} interval {low} to {high}"
 
 
@@ -160,11 +166,17 @@ def key_figures(result: DoubleEdge) -> list[KeyFigure]:
             measured(summary["double_edge_ratio"]),
             f"√k/2 = {measured(math.sqrt(k) / 2)}",
         ),
-        KeyFigure(
-            "KKT stationarity", number(summary["kkt_stationarity"], 2), "residual, 0 at a KKT point"
-        ),
+        _kkt_figure(result),
         KeyFigure("radii proved", share_proved(result.radii), proved),
     ]
+
+
+def _kkt_figure(result: DoubleEdge) -> KeyFigure:
+    if result.certificate is None and result.limit is not None and limit_is_known(result):
+        angle = f"{number(result.limit.angle_to_flow, 2)} rad"
+        return KeyFigure("angle to the limit", angle, "between the flow's end and its KKT point")
+    stationarity = number(result.summary["kkt_stationarity"], 2)
+    return KeyFigure("KKT stationarity", stationarity, "residual, 0 at a KKT point")
 
 
 def share_proved(radii: Perturbations) -> str:
@@ -176,6 +188,8 @@ def caveats(result: DoubleEdge) -> list[str]:
     """What the numbers of this run do not establish."""
     found = [
         _flow_caveat(result),
+        _limit_caveat(result),
+        _missing_caveat(result),
         _error_caveat(result),
         *(
             _radius_caveat(name, radii)
@@ -213,13 +227,42 @@ def _length_of_inputs(result: DoubleEdge) -> str:
 def _flow_caveat(result: DoubleEdge) -> str:
     flow, certificate = result.flow, result.certificate
     early = notice(result)
-    if certificate is None:
+    reached = f"{early} The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to"
+    if not bool((flow.margins > 0).all()):
         return f"{early} Not every training example is classified, so no KKT point is near."
+    if certificate is not None:
+        return (
+            f"{reached} its limit; the stationarity residual {number(certificate.stationarity)} "
+            "says how far from a KKT point it stopped."
+        )
+    return f"{reached} its limit."
+
+
+def _limit_caveat(result: DoubleEdge) -> str:
+    limit = result.limit
+    if limit is None:
+        return ""
+    if not limit_is_known(result):
+        return f"The limit of the flow is not known: {limit.status.sentence}"
     return (
-        f"{early} The flow was followed to log(1/L) = {number(flow.log_inverse_loss)}, not to its "
-        f"limit; the stationarity residual {number(certificate.stationarity)} says how far from a "
-        "KKT point it stopped."
+        f"The limit of the flow is a KKT point up to {number(limit.residuals.worst, 2)} in every "
+        f"residual; that it is the limit rests on two predictions that agree, the later one at "
+        f"log(1/L) = {number(limit.flow.log_inverse_loss)}."
     )
+
+
+def limit_is_known(result: DoubleEdge) -> bool:
+    """Whether the limit was computed, and settled."""
+    known = (Status.CONVERGED, Status.DEGENERATE)
+    return result.limit is not None and result.limit.status in known
+
+
+def _missing_caveat(result: DoubleEdge) -> str:
+    missing = result.missing_clusters
+    if not len(missing):
+        return ""
+    shown = ", ".join(str(q) for q in missing[:10]) + ", ..." * (len(missing) > 10)
+    return f"No training example fell on {len(missing)} of the clusters: {shown}."
 
 
 def _error_caveat(result: DoubleEdge) -> str:
@@ -230,7 +273,8 @@ def _error_caveat(result: DoubleEdge) -> str:
             f"The test error is only bounded: {error_evidence(result)} "
             f"({probability(result.error.interval[1])})."
         )
-    return f"The test error is an estimate: {error_evidence(result)}."
+    doubt = "" if result.error.status == Status.CONVERGED else f" {result.error.status}"
+    return f"The test error is an estimate: {error_evidence(result)}.{doubt}"
 
 
 def _radius_caveat(name: str, radii: Perturbations) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reluflow._validation import FloatArray, require_memory
+from reluflow._validation import FloatArray, IntArray, require_memory
 from reluflow.network import TwoLayerNet
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
@@ -23,6 +23,8 @@ class RowSpace:
     ----------
     weights, bias, output : ndarray
         Of the neurons with w_j and v_j other than zero, shapes (R, d), (R,), (R,).
+    neurons : ndarray of int64, shape (R,)
+        Which those are.
     rows : ndarray, shape (R, r)
         L with L L^T = W W^T, r = min(R, d): triangular, or the weights themselves where d <= R.
     constant : float
@@ -35,6 +37,7 @@ class RowSpace:
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
+    neurons: IntArray
     rows: FloatArray
     constant: float
     lipschitz: float
@@ -52,6 +55,7 @@ class RowSpace:
             weights=weights,
             bias=bias,
             output=output,
+            neurons=np.flatnonzero(live).astype(np.int64),
             rows=rows,
             constant=float(net.v[~moved] @ np.maximum(net.b[~moved], 0)),
             lipschitz=_lipschitz(rows, output),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,12 @@ from reluflow._validation import (
     as_positive_int,
     require_memory,
 )
+from reluflow.certificates import RadiusCertificates
 from reluflow.data import ClusterModel, Dataset
-from reluflow.network import TwoLayerNet, require_dim
+from reluflow.deep_network import DeepNet
+from reluflow.network import HasDim, TwoLayerNet, require_dim
+from reluflow.robustness._certified import certificates_of
+from reluflow.robustness._deep_search import DeepBounds, search_deep
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
 from reluflow.robustness._row_space import RowSpace
 from reluflow.robustness._targets import targets_for
@@ -50,8 +54,12 @@ _METHODS = {
 # A perturbation is checked at (1 + _OVERSHOOT) times itself.
 _OVERSHOOT = 1e-9
 # Shifts of the pre-activations, relative to their terms, for a point whose check fails.
+# How much longer than its radius a perturbation may be.
+_LENGTH = 1 + 1e-8
 _NUDGES = tuple(10.0**exponent for exponent in range(-14, -8))
 _ROWS_AT_ONCE = 512
+# The share of rtol that proofs use up; the rest is for the roundings of whoever checks them.
+_USED = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +100,9 @@ class Perturbations(Result):
         Version, backend, instruction set and number of threads.
     seconds : float
         Wall time.
+    certificates : RadiusCertificates or None
+        With ``keep_certificates``: what proves the radii, to be saved and checked by
+        `reluflow verify`.
     """
 
     radius: FloatArray
@@ -106,6 +117,7 @@ class Perturbations(Result):
     status: Status
     provenance: dict[str, Any]
     seconds: float
+    certificates: RadiusCertificates | None = None
 
     @property
     def gap(self) -> FloatArray:
@@ -115,9 +127,10 @@ class Perturbations(Result):
         return np.where(self.lower_bound == self.radius, 0.0, gap)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the perturbations themselves, JSON-ready."""
-        fields = super().to_dict()
-        del fields["perturbation"]
+        """Everything but the perturbations themselves and the certificates, JSON-ready."""
+        plain = replace(self, certificates=None)
+        fields = super(Perturbations, plain).to_dict()
+        del fields["perturbation"], fields["certificates"]
         return fields
 
     def __str__(self) -> str:
@@ -155,7 +168,7 @@ class Perturbations(Result):
 
 
 def min_perturbation(
-    net: TwoLayerNet,
+    net: TwoLayerNet | DeepNet,
     X: ArrayLike,
     y: ArrayLike | None = None,
     *,
@@ -165,6 +178,7 @@ def min_perturbation(
     max_nodes: int = 100,
     num_threads: int | None = None,
     clusters: ClusterModel | Dataset | None = None,
+    keep_certificates: bool = False,
     backend: str = "native",
 ) -> Perturbations:
     """The smallest perturbation, in Euclidean norm, that flips each point, with proof.
@@ -175,9 +189,14 @@ def min_perturbation(
     whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
     the ball, minorants with lowered curvatures, branch and bound. docs/theory.md, section 7.
 
+    A `DeepNet` that is a two-layer ReLU network (`DeepNet.to_two_layer`) is treated as one. Of any
+    other the radius is an upper bound, from a search that turns rays towards the boundary's
+    normal, and the lower bound is the margin over the product of the layers' spectral norms, 0 for
+    polynomial activations (docs/theory.md, section 9).
+
     Parameters
     ----------
-    net : TwoLayerNet
+    net : TwoLayerNet or DeepNet
     X : array_like, shape (n, d)
         Points, one a row.
     y : array_like, shape (n,), optional
@@ -197,6 +216,9 @@ def min_perturbation(
     clusters : ClusterModel or Dataset, optional
         Where searches also start: towards means of clusters of the opposite label, one by one, in
         pairs and together. Without it the points of ``X`` with the opposite label serve.
+    keep_certificates : bool
+        Whether to keep what proves the radii: ``result.certificates.save(path)`` writes a file
+        that stands alone and that `reluflow verify` checks.
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
 
@@ -224,6 +246,17 @@ def min_perturbation(
     require_memory(f"perturbations of {len(points)} x {net.dim}", 16.0 * points.size)
     if labels is None:
         labels = np.where(net(points, num_threads=threads) >= 0, 1.0, -1.0)
+    if isinstance(net, DeepNet):
+        if not net.is_two_layer:
+            targets, order = targets_for(points, labels, source)
+            _require_nonstrict(definition)
+            if keep_certificates:
+                raise ValueError(
+                    "keep_certificates needs a two-layer network: others have no proofs"
+                )
+            bounds = search_deep(net, points, labels, targets, order, max_seconds=seconds)
+            return _of_deep_network(net, bounds, points, labels, rtol, start)
+        net = net.to_two_layer()
     space = RowSpace.of(net)
     preactivations = space.preactivations(points)
     targets, target_order = targets_for(points, labels, source)
@@ -238,13 +271,15 @@ def min_perturbation(
         space.preactivations(targets),
         target_order,
         strict,
-        rtol,
+        _USED * rtol,
         nodes,
         seconds,
         threads,
+        keep_certificates,
     )
     check = _Check(net, space, points, labels, definition, threads)
-    perturbation, flips = check.perturbations(kernel, preactivations, outcome)
+    perturbation, flipped = check.perturbations(kernel, preactivations, outcome)
+    moved = np.isfinite(outcome.radius) & (outcome.radius > 0)
     method = tuple(_METHODS[proof.name] for proof in outcome.proofs)
     proved = np.array([proof.name != "none" for proof in outcome.proofs], dtype=np.bool_)
     return Perturbations(
@@ -254,17 +289,61 @@ def min_perturbation(
         proved=proved,
         method=method,
         nodes=outcome.nodes,
-        flips=flips,
+        flips=float(flipped[moved].mean()) if moved.any() else 1.0,
         definition=definition,
         rtol=rtol,
         status=_status(outcome.stopped.name, proved),
         provenance=provenance(backend=backend, num_threads=threads),
         seconds=time.perf_counter() - start,
+        certificates=certificates_of(
+            net, space, points, labels, definition, rtol, outcome, perturbation, flipped
+        )
+        if keep_certificates
+        else None,
+    )
+
+
+def _require_nonstrict(definition: str) -> None:
+    if definition != "nonstrict":
+        raise ValueError(
+            f"definition={definition!r} is for two-layer networks; others are searched with "
+            "'nonstrict'"
+        )
+
+
+def _of_deep_network(
+    net: DeepNet,
+    bounds: DeepBounds,
+    points: FloatArray,
+    labels: FloatArray,
+    rtol: float,
+    start: float,
+) -> Perturbations:
+    proved = bounds.lower_bound >= (1 - rtol) * bounds.radius
+    found = np.isfinite(bounds.radius) & (bounds.radius > 0)
+    moved = points[found] + (1 + _OVERSHOOT) * bounds.perturbation[found]
+    flips = labels[found] * net(moved) <= 0
+    searched = np.where(proved, "Lipschitz", "local search")
+    method = np.where(bounds.radius == 0, "misclassified", searched)
+    status = _status("none" if bounds.finished else "deadline", proved)
+    return Perturbations(
+        radius=bounds.radius,
+        lower_bound=bounds.lower_bound,
+        perturbation=bounds.perturbation,
+        proved=proved,
+        method=tuple(method.tolist()),
+        nodes=np.zeros(len(points), dtype=np.int64),
+        flips=float(flips.mean()) if len(flips) else 1.0,
+        definition="nonstrict",
+        rtol=rtol,
+        status=status,
+        provenance=provenance(backend="native", num_threads=1),
+        seconds=time.perf_counter() - start,
     )
 
 
 def _as_source(
-    clusters: ClusterModel | Dataset | None, net: TwoLayerNet
+    clusters: ClusterModel | Dataset | None, net: HasDim
 ) -> ClusterModel | Dataset | None:
     if clusters is None:
         return None
@@ -306,8 +385,8 @@ class _Check:
 
     def perturbations(
         self, kernel: ModuleType, preactivations: FloatArray, outcome: Any
-    ) -> tuple[FloatArray, float]:
-        """Perturbations (n, d), and the share of them that flips."""
+    ) -> tuple[FloatArray, BoolArray]:
+        """Perturbations (n, d), and which of them flip."""
         found = np.isfinite(outcome.radius) & (outcome.radius > 0)
         perturbation = self.space.perturbations(outcome.coefficients)
         perturbation[~found] = 0.0
@@ -317,11 +396,13 @@ class _Check:
             if len(stubborn) == 0:
                 break
             nudged = self._nudged(kernel, preactivations, outcome, stubborn, nudge)
-            helped = self._flip(stubborn, nudged)
+            short = np.linalg.norm(nudged, axis=1) <= _LENGTH * outcome.radius[stubborn]
+            helped = short & self._flip(stubborn, nudged)
             perturbation[stubborn[helped]] = nudged[helped]
             stubborn = stubborn[~helped]
-        count = int(found.sum())
-        return perturbation, 1.0 - len(stubborn) / count if count else 1.0
+        flipped = np.isfinite(outcome.radius)
+        flipped[stubborn] = False
+        return perturbation, flipped
 
     def _nudged(
         self,

@@ -1,0 +1,55 @@
+#pragma once
+
+#include "reluflow/control.hpp"
+#include "reluflow/objective.hpp"
+
+namespace reluflow {
+
+/// One-step method with an error estimate of third order in the step length, whose last velocity is
+/// the first of the next step. All memory of a step is its own, so that the loop allocates nothing.
+class Stepper {
+ public:
+  static constexpr int kErrorOrder = 3;
+
+  virtual ~Stepper() = default;
+
+  /// Most evaluations that `prepare` takes.
+  virtual int evaluations_to_prepare() const { return 0; }
+  /// Readies a step from theta, whose velocity is velocity(); returns the evaluations it took.
+  virtual int prepare(const Vector& theta) {
+    (void)theta;
+    return 0;
+  }
+  /// The longest step up to h that the method can take.
+  virtual double longest(double h) const { return h; }
+  /// Evaluations of a step of length h.
+  virtual int evaluations(double h) const = 0;
+  /// A step of length h from theta: fills end() and error(), and returns log L at the end.
+  virtual double attempt(const Vector& theta, double h) = 0;
+  /// Goes on from where the last attempt ended; `theta` becomes end().
+  void accept(Vector& theta) {
+    theta.swap(end_);
+    velocity_.swap(end_velocity_);
+  }
+
+  Vector& velocity() { return velocity_; }
+  const Vector& velocity() const { return velocity_; }
+  const Vector& end() const { return end_; }
+  const Vector& error() const { return error_; }
+
+ protected:
+  explicit Stepper(Objective& objective)
+      : objective_(objective),
+        velocity_(objective.size()),
+        end_(objective.size()),
+        end_velocity_(objective.size()),
+        error_(objective.size()) {}
+
+  Objective& objective_;
+  Vector velocity_;
+  Vector end_;
+  Vector end_velocity_;
+  Vector error_;
+};
+
+}  // namespace reluflow

@@ -1,0 +1,136 @@
+"""Gradient flow, followed to any loss."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from reluflow._progress import flow_progress
+from reluflow.data import Dataset
+from reluflow.deep_network import DeepNet
+from reluflow.flow.deep import follow_deep
+from reluflow.flow.result import FlowResult
+from reluflow.flow.settings import FlowSettings, Observer
+from reluflow.network import TwoLayerNet
+
+
+def gradient_flow(
+    net: TwoLayerNet | DeepNet,
+    data: Dataset,
+    *,
+    loss: str = "exponential",
+    label_smoothing: float = 0.1,
+    log_inverse_loss: float = 1.0,
+    train_output: bool = True,
+    bias: bool = True,
+    rtol: float = 1e-3,
+    method: str = "auto",
+    form: str = "auto",
+    backend: str = "native",
+    num_threads: int | None = None,
+    max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    progress: bool | Observer = False,
+) -> FlowResult:
+    """Follows gradient flow on the mean loss L from ``net`` until log(1/L) reaches a target.
+
+    The flow is integrated in the rescaled time d tau = L dt, in which it reads
+    d theta / d tau = -grad log L: the same trajectory, without underflow at any loss
+    (docs/theory.md, section 2). Ctrl-C returns what had been reached.
+
+    Parameters
+    ----------
+    net : TwoLayerNet or DeepNet
+        Start of the flow. Of a `DeepNet` steps that raise log L are refused, and moves beyond 0.3
+        of its norm; with an output a class it is cross-entropy that ``loss="logistic"`` follows.
+    data : Dataset
+        Examples X (n, d) and labels y.
+    loss : {"exponential", "logistic", "hinge", "squared", "cross_entropy"}
+        Loss of a margin q: exp(-q), log(1 + exp(-q)), max(0, 1 - q), (1 - q)^2, or cross-entropy
+        with label smoothing; L is its mean over the examples. The flows of the last three end at
+        minimisers: the last iterate is reported, which no max-margin theorem speaks of.
+    label_smoothing : float
+        Of cross-entropy, in (0, 1): with a, the target is 1 - a/2 for the label and a/2 for the
+        other one. The smallest possible loss is the entropy of that target.
+    log_inverse_loss : float
+        Target log(1/L), up to 1e100, with rkc2 up to 1e7. Flows of losses that have minimisers also
+        end, with status ``stationary``, once the gradient has fallen to 1e-8 of its largest.
+    train_output, bias : bool
+        Whether v and b are trained. With ``bias=False`` the biases of ``net`` must be zero. A
+        `DeepNet` trains all that it has.
+    rtol : float
+        Error allowed a step, relative to the norm of all parameters.
+    method : {"auto", "bogacki-shampine", "rkc2"}
+        Integrator: the embedded pair of Bogacki & Shampine (1989), which "auto" takes, or the
+        stabilised method of Sommeijer, Shampine & Verwer (1998), for accurate trajectories late in
+        training. With rkc2 relu' rises over a ramp of relative width rtol where the flow would
+        slide along a kink (docs/theory.md, section 2.4).
+    form : {"auto", "gram", "primal", "span"}
+        Gradients through the Gram matrix of the examples, 2 n^2 m operations each, or in the
+        network's own parameters, 4 n d m. "auto" takes the Gram form when n < 2 d.
+        A `DeepNet` moves in its own parameters, or, where n + 1 < d, in the span of the examples.
+    backend : {"native", "numpy"}
+        Compiled kernels, or the NumPy reference.
+    num_threads : int or None
+        None means all cores that the process may use. The result does not depend on it.
+    max_evaluations : int or None
+        Gradients allowed.
+    max_seconds : float or None
+        Wall time allowed.
+    progress : bool or callable
+        True shows a progress bar; a callable receives log(1/L), the normalised margin and the
+        number of evaluations a few times a second.
+
+    Returns
+    -------
+    FlowResult
+        Of a `DeepNet` a `DeepFlowResult`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, the shapes of ``net`` and ``data`` disagree, or the
+        labels are of one class.
+    MemoryError
+        If the working arrays would not fit.
+    """
+    settings = FlowSettings.of(
+        loss=loss,
+        label_smoothing=label_smoothing,
+        log_inverse_loss=log_inverse_loss,
+        train_output=train_output,
+        bias=bias,
+        rtol=rtol,
+        method=method,
+        form=form,
+        backend=backend,
+        num_threads=num_threads,
+        max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+    )
+    settings.require(net, data)
+    start = time.perf_counter()
+    with flow_progress(progress, settings.log_inverse_loss) as observer:
+        follow = follow_deep if isinstance(net, DeepNet) else _follow
+        outcome, reached, form = follow(net, data, settings, observer)  # type: ignore[arg-type]
+    return settings.result(outcome, reached, form, time.perf_counter() - start)
+
+
+def _follow(
+    net: TwoLayerNet, data: Dataset, settings: FlowSettings, observer: Observer | None
+) -> tuple[Any, TwoLayerNet | DeepNet, str]:
+    form = settings.form_for(data)
+    outcome = settings.kernel.gradient_flow(
+        net.W,
+        net.b,
+        net.v,
+        data.X,
+        data.y,
+        settings.margin_loss(),
+        settings.train_output,
+        settings.bias,
+        form == "gram",
+        *settings.options(),
+        observer,
+    )
+    return outcome, TwoLayerNet(outcome.weights, outcome.bias, outcome.output), form
