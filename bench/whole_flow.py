@@ -141,7 +141,7 @@ def descends(drawn, start, rate, accuracy):
             break
         last = loss
     end = torch.cat([parameter.detach().ravel() for parameter in state]).numpy()
-    exact = flow(drawn, log_inverse_loss=-math.log(loss_of(drawn, end)), rtol=1e-6).net
+    exact = flow(drawn, log_inverse_loss=-math.log(loss_of(drawn, end)), rtol=1e-5).net
     return angle(end, parameters(exact)) <= accuracy
 
 
@@ -156,8 +156,8 @@ def loss_of(drawn, theta):
 
 def largest_rate(drawn, accuracy):
     """Within a factor 2, from where the loss has begun to fall."""
-    start = flow(drawn, log_inverse_loss=0.1, rtol=1e-6).net
-    rate = 1.0
+    start = flow(drawn, log_inverse_loss=0.1, rtol=1e-5).net
+    rate = 2.0**-6
     while not descends(drawn, start, rate, accuracy):
         rate /= 2
     return rate
