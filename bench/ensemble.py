@@ -115,7 +115,7 @@ def measure(runs, repeats):
         gradients = runs * (1 if "vmap" in name else EVALUATIONS)
         times[name] = [1e6 * t / gradients for t in times[name]]
     ratios = {
-        f"{form}: one thread / {THREADS} threads": median_ratio(
+        f"one thread / {form}, {THREADS} threads": median_ratio(
             times[f"{form}, 1 thread"], times[f"{form}, {THREADS} threads"]
         )
         for form in ("gram", "primal")

@@ -4,8 +4,9 @@ n = 100, d = 2000, k = 10, sigma = 1, m = 50. Accuracy is the angle between the 
 flow of tolerance 1e-6. solve_ivp follows the same rescaled flow, log-domain weights included, in
 NumPy, at the largest tolerance that makes it no less accurate than reluflow at 1e-3. Constant-step
 gradient descent follows the flow in its own time t, where d tau = L dt; its number of steps is the
-time that the flow takes over the largest step that does not raise the loss on the way to
-log(1/L) = 1 (a projection, not a run: it is about 1e7 steps), times the measured time of one.
+time that the flow takes over the largest step that neither raises the loss on the way from
+log(1/L) = 0.1 to 1 nor leaves the flow by more than that angle, times the measured time of one: a
+projection, not a run.
 
     python -m bench.whole_flow [--repeats 3] [--json FILE]
 """
@@ -109,7 +110,7 @@ def flow_time(path):
 
 
 def descent(drawn, start):
-    """A torch step and loss, from a network."""
+    """A torch step, which returns the loss before it and the parameters after, from a network."""
     import torch
 
     X, y = torch.tensor(drawn.data.X), torch.tensor(drawn.data.y)
@@ -122,29 +123,42 @@ def descent(drawn, start):
         with torch.no_grad():
             for parameter, gradient in zip(state, gradients, strict=True):
                 parameter -= rate * gradient
-        return float(loss)
+        return loss.item(), state
 
     return step
 
 
-def descends(drawn, start, rate, most=5000):
-    """Whether gradient descent at this rate gets to log(1/L) = 1 without raising the loss."""
+def descends(drawn, start, rate, accuracy):
+    """Whether gradient descent from ``start`` to log(1/L) = 1 stays that close to the flow."""
+    import torch
+
     step, last = descent(drawn, start), math.inf
-    for _ in range(most):
-        loss = step(rate)
+    while True:
+        loss, state = step(rate)
         if not loss <= last:
             return False
         if loss < math.exp(-1):
-            return True
+            break
         last = loss
-    return False
+    end = torch.cat([parameter.detach().ravel() for parameter in state]).numpy()
+    exact = flow(drawn, log_inverse_loss=-math.log(loss_of(drawn, end)), rtol=1e-6).net
+    return angle(end, parameters(exact)) <= accuracy
 
 
-def largest_rate(drawn):
+def loss_of(drawn, theta):
+    """Mean exponential loss of a vector of parameters."""
+    import numpy as np
+
+    m, d = drawn.net.W.shape
+    hidden = np.maximum(drawn.data.X @ theta[: m * d].reshape(m, d).T + theta[m * d : -m], 0)
+    return float(np.exp(-drawn.data.y * (hidden @ theta[-m:])).mean())
+
+
+def largest_rate(drawn, accuracy):
     """Within a factor 2, from where the loss has begun to fall."""
-    start = flow(drawn, log_inverse_loss=0.1).net
+    start = flow(drawn, log_inverse_loss=0.1, rtol=1e-6).net
     rate = 1.0
-    while not descends(drawn, start, rate):
+    while not descends(drawn, start, rate, accuracy):
         rate /= 2
     return rate
 
@@ -170,7 +184,7 @@ def measure(repeats):
             "angle": math.nan if end is None else angle(end, exact),
             "ratio": taken / seconds,
         }
-    rate = largest_rate(drawn)
+    rate = largest_rate(drawn, accuracy)
     step = descent(drawn, ours.net)
     one, _ = timed(lambda: [step(rate) for _ in range(50)], repeats)
     steps = flow_time(ours.trajectory) / rate

@@ -229,6 +229,17 @@ class TestTwoDesignPoints:
         assert abs(estimate.per_cluster[0].log10_probability - exact) < 0.01
         assert estimate.status == "converged"
 
+    @pytest.mark.parametrize("method", RARE)
+    def test_both_sides_of_a_line(self, method):
+        # N = 5 - |x| on x ~ N(0, 1): P = 2 Phi(-5).
+        net = rf.TwoLayerNet([[0.0], [1.0], [-1.0]], [5, 0, 0], [1, -1, -1])
+        clusters = rf.ClusterModel([[0.0], [60.0]], [1, -1], 1.0)
+        estimate = rf.test_error(net, clusters, method=method, rel_error=0.02)
+        exact = log10_phi(-5) + math.log10(2)
+        assert estimate.per_cluster[0].design_points == 2
+        tolerance = 1e-12 if method == "line" else 0.01
+        assert estimate.per_cluster[0].log10_probability == pytest.approx(exact, abs=tolerance)
+
     @pytest.mark.parametrize("method", ["auto", "line"])
     @pytest.mark.parametrize(("near", "far"), [(6.0, 6.0), (6.0, 6.3), (30.0, 30.0)])
     def test_one_that_lines_miss_is_detected(self, near, far, method, monkeypatch):

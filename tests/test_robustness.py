@@ -384,6 +384,93 @@ class TestRobustNetwork:
         outputs = rf.robust_network(problem.clusters)(problem.clusters.means)
         np.testing.assert_allclose(outputs, 2 * problem.clusters.labels, rtol=1e-9)
 
+    @pytest.mark.parametrize("bias", [0.0, 0.2, 0.45])
+    def test_any_bias(self, clusters, bias):
+        net = rf.robust_network(clusters, bias=bias)
+        expected = one_neuron_a_mean(clusters, bias)
+        np.testing.assert_allclose(net(clusters.means), expected(clusters.means), rtol=1e-12)
+
+    @pytest.mark.parametrize("definition", ["nonstrict", "strict"])
+    @pytest.mark.parametrize("k", [2, 8, 32])
+    def test_the_best_bias_reaches_half_the_distance_between_means(self, k, definition):
+        clusters = rf.ClusterModel.orthogonal(k, D, 0.1)
+        net = rf.robust_network(clusters, bias="best")
+        found = rf.min_perturbation(
+            net, clusters.means, clusters.labels, clusters=clusters, definition=definition
+        )
+        np.testing.assert_allclose(found.radius, np.sqrt(D / 2), rtol=1e-12)
+        assert found.proved.all()
+
+    @pytest.mark.parametrize("bias", ["worst", 1.0, -0.1, float("nan")])
+    def test_bad_biases_are_refused(self, clusters, bias):
+        with pytest.raises(ValueError, match="bias"):
+            rf.robust_network(clusters, bias=bias)
+
     def test_needs_a_cluster_model(self, clusters):
         with pytest.raises(TypeError, match="clusters must be a ClusterModel; got Dataset"):
             rf.robust_network(clusters.sample(20, 0))
+
+
+class TestMerging:
+    """Parallel neurons are replaced by one before the search (docs/theory.md, section 7.7)."""
+
+    def spread(self, net, copies, tilt, seed=0):
+        """The same function, but for ``tilt``: every neuron cut into parallel shares."""
+        rng = np.random.default_rng(seed)
+        shares = rng.dirichlet(np.ones(copies), net.width)
+        roots = np.sqrt(shares).ravel()
+        W = np.repeat(net.W, copies, axis=0) * roots[:, None]
+        W *= 1 + tilt * rng.standard_normal(W.shape)
+        return rf.TwoLayerNet(W, np.repeat(net.b, copies) * roots, np.repeat(net.v, copies) * roots)
+
+    def test_parallel_neurons_decide_every_point(self, clusters):
+        wide = self.spread(one_neuron_a_mean(clusters, 0.1), 5, 0.0)
+        data = clusters.sample(30, 5)
+        merged = rf.min_perturbation(wide, data.X, data.y, clusters=clusters, merge_tol=1e-7)
+        whole = rf.min_perturbation(wide, data.X, data.y, clusters=clusters)
+        assert whole.merging is None
+        assert merged.merging.neurons == K
+        assert merged.merging.points == 30
+        assert merged.merging.error <= 1e-12 * (np.abs(wide.v) @ np.linalg.norm(wide.W, axis=1))
+        np.testing.assert_allclose(merged.radius, whole.radius, rtol=1e-9)
+        assert merged.proved.all()
+        assert merged.flips == 1
+        assert "8 neurons are left" in str(merged)
+        assert merged.to_dict()["merging"]["points"] == 30
+
+    @pytest.mark.parametrize("tilt", [1e-8, 1e-3, 0.1])
+    @pytest.mark.parametrize("definition", ["nonstrict", "strict"])
+    def test_the_error_is_counted_against_the_bounds(self, clusters, tilt, definition):
+        wide = self.spread(one_neuron_a_mean(clusters, 0.1), 3, tilt)
+        data = clusters.sample(12, 5)
+        settings = {"clusters": clusters, "definition": definition, "rtol": 1e-2}
+        whole = rf.min_perturbation(wide, data.X, data.y, **settings)
+        merged = rf.min_perturbation(wide, data.X, data.y, merge_tol=0.5, **settings)
+        assert merged.merging.neurons == K
+        assert (merged.lower_bound <= whole.radius * (1 + 1e-9)).all()
+        assert (merged.radius >= whole.lower_bound).all()
+        assert merged.proved.all()
+        assert merged.flips == 1
+        assert (merged.merging.points == 12) == (tilt < 0.01)
+        # The stated error bounds the change of the output.
+        from reluflow.robustness._merging import merged_network
+
+        small, error = merged_network(wide, 0.5)
+        change = np.abs(small(data.X) - wide(data.X))
+        assert (change <= error * np.sqrt((data.X**2).sum(axis=1) + 1)).all()
+
+    def test_nothing_to_merge_and_misclassified_points(self, clusters):
+        net = one_neuron_a_mean(clusters, 0.1)
+        found = rf.min_perturbation(net, clusters.means, clusters.labels, merge_tol=1e-6)
+        assert (found.merging.neurons, found.merging.points) == (K, 0)
+        wide = self.spread(net, 2, 0.0)
+        found = rf.min_perturbation(wide, clusters.means, -clusters.labels, merge_tol=1e-6)
+        assert set(found.method) == {"misclassified"}
+        assert found.proved.all()
+
+    def test_bad_input(self, clusters):
+        net = averaging(clusters)
+        with pytest.raises(ValueError, match="merge_tol must be below 1"):
+            rf.min_perturbation(net, clusters.means, merge_tol=1.0)
+        with pytest.raises(ValueError, match="cannot be combined"):
+            rf.min_perturbation(net, clusters.means, merge_tol=0.1, keep_certificates=True)

@@ -59,7 +59,7 @@ struct PerturbationOutcome {
   std::vector<Proof> proofs;
   std::vector<Index> nodes;
   StopReason stopped = StopReason::none;
-  ProofSteps steps;  ///< none unless they are to be kept
+  ProofSteps steps{};  ///< none unless they are to be kept
 };
 
 /// The smallest perturbation that flips each point: upper bounds from local search, then proofs in

@@ -242,7 +242,8 @@ def _kept(points: FloatArray, multipliers: FloatArray, lower_bound: float) -> De
     """The nearest points, each once, without those that are too far away to matter."""
     distances = np.linalg.norm(points, axis=1)
     chosen: list[int] = []
-    for i in np.argsort(distances, kind="stable"):
+    # A point at the mean itself has no direction.
+    for i in np.argsort(distances, kind="stable")[(distances == 0).sum() :]:
         far = len(chosen) and (distances[i] ** 2 - distances[chosen[0]] ** 2) / 2 > _NEGLIGIBLE
         if far or len(chosen) == _MOST_POINTS:
             break

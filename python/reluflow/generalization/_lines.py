@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri_exp
+from scipy.special import logsumexp, ndtri_exp
 
 from reluflow._validation import FloatArray
 from reluflow.generalization import _log_estimate as log_estimate
@@ -80,7 +80,7 @@ class _Cell:
         of u itself (docs/theory.md, section 8.4).
         """
         across, logs = (values[:_PILOT] for values in self.last)
-        meets = np.isfinite(logs)
+        meets = np.isfinite(logs) & (logs < 0)
         if not meets.any():
             return
         across, logs = across[meets], logs[meets]
@@ -139,9 +139,11 @@ def by_lines(
     """log P of a region by at most so many lines, in rounds that double their number."""
     rounding, bound = rounding_of(region, design), bound_of(region, design)
     cells = _cells(region, design, cluster)
-    if region.rank == 1 and len(cells) == 1:
-        cells[0].draw(1, settings)
-        return log_estimate.exact(float(cells[0].logs[0]), rounding=rounding, draws=1)
+    if region.rank == 1:
+        for cell in cells:
+            cell.draw(1, settings)
+        log_value = float(logsumexp([cell.logs[0] for cell in cells]))
+        return log_estimate.exact(log_value, rounding=rounding, draws=len(cells))
     hurried = settings.seconds_left() <= 0
     wanted = _first_shares(design, min(_FEWEST if hurried else first_round, lines))
     spent = 0
@@ -163,7 +165,7 @@ def by_lines(
 
 
 def _cells(region: Region, design: DesignPoints, cluster: int) -> list[_Cell]:
-    points = design.points[design.distances > 0]
+    points = design.points
     if len(points) == 0:
         gradient = region.gradient()
         points = -gradient[None] if gradient.any() else np.eye(1, region.rank)

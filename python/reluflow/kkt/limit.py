@@ -24,6 +24,8 @@ from reluflow.reduction import Reduction, pays_off
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
+# Gradients of a flow from one prediction to the next, about.
+_SHORT_FLOW = 40
 # Of the flow, in neurons that are predicted to die: more than this is worth a word.
 _LARGE_SHARE = 0.1
 
@@ -194,6 +196,7 @@ def flow_limit(
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     tol = as_number("tol", tol, at_least=0)
     setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
+    flow_settings.setdefault("form", _form(net, data))
     clock, predictor = _Clock(max_seconds), _Predictor(data, setting)
     while True:
         flow = gradient_flow(
@@ -215,6 +218,13 @@ def flow_limit(
         if status is not None:
             return predictor.limit(flow, status)
         net, target = flow.net, min(_TENFOLD * target, last)
+
+
+def _form(net: TwoLayerNet, data: Dataset) -> str:
+    """The cheaper form of these short flows: forming K costs as much as many gradients."""
+    n, d, m = float(data.n), float(data.dim), float(net.width)
+    gram = 2 * n * n * d + _SHORT_FLOW * 2 * n * n * m
+    return "gram" if gram < _SHORT_FLOW * 4 * n * d * m else "primal"
 
 
 class _Predictor:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +35,7 @@ from reluflow.robustness._certified import certificates_of
 from reluflow.robustness._deep_search import DeepBounds, search_deep
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
 from reluflow.robustness._least_distance import METRICS
+from reluflow.robustness._merging import Merging, merged_network
 from reluflow.robustness._other_norms import search_in_norm
 from reluflow.robustness._row_space import RowSpace
 from reluflow.robustness._targets import targets_for
@@ -108,6 +109,8 @@ class Perturbations(Result):
     certificates : RadiusCertificates or None
         With ``keep_certificates``: what proves the radii, to be saved and checked by
         `reluflow verify`.
+    merging : Merging or None
+        With ``merge_tol``: how parallel neurons were merged, and the error of that.
     """
 
     radius: FloatArray
@@ -124,6 +127,7 @@ class Perturbations(Result):
     seconds: float
     norm: str = "l2"
     certificates: RadiusCertificates | None = None
+    merging: Merging | None = None
 
     @property
     def gap(self) -> FloatArray:
@@ -157,6 +161,8 @@ class Perturbations(Result):
                 f"  method              {methods}",
                 f"  flips               {self.flips:.6g} of the perturbations, evaluated anew",
             ]
+        if self.merging is not None:
+            lines.append(f"  merging             {self.merging}")
         return "\n".join([*lines, f"  seconds             {self.seconds:.3g}", f"  {self.status}"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -188,6 +194,7 @@ def min_perturbation(
     num_threads: int | None = None,
     clusters: ClusterModel | Dataset | None = None,
     keep_certificates: bool = False,
+    merge_tol: float = 0.0,
     backend: str = "native",
 ) -> Perturbations:
     """The smallest perturbation, in Euclidean norm, that flips each point, with proof.
@@ -233,6 +240,11 @@ def min_perturbation(
     keep_certificates : bool
         Whether to keep what proves the radii: ``result.certificates.save(path)`` writes a file
         that stands alone and that `reluflow verify` checks.
+    merge_tol : float
+        Above 0, neurons of one sign whose directions are this close are first replaced by one; the
+        bound on the error of that is counted against the lower bounds, and points that the merged
+        network does not decide to ``rtol`` are solved without merging. Small initialisations leave
+        few directions. Below 1; not together with ``keep_certificates``.
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
 
@@ -249,8 +261,13 @@ def min_perturbation(
     points = as_array("X", X, 2)
     require_dim("X", points.shape[1], net)
     labels = None if y is None else as_labels("y", y, len(points))
-    strict = is_strict(definition)
+    is_strict(definition)
     one_of("norm", norm, METRICS)
+    merge_tol = as_number("merge_tol", merge_tol, at_least=0)
+    if merge_tol >= 1:
+        raise ValueError(f"merge_tol must be below 1; got {merge_tol:g}")
+    if merge_tol > 0 and keep_certificates:
+        raise ValueError("merge_tol and keep_certificates cannot be combined; leave one out")
     rtol = as_number("rtol", rtol, above=0)
     if rtol >= 1:
         raise ValueError(f"rtol must be below 1; got {rtol:g}")
@@ -271,17 +288,63 @@ def min_perturbation(
                 raise ValueError(
                     "keep_certificates needs a two-layer network: others have no proofs"
                 )
+            if merge_tol > 0:
+                raise ValueError("merge_tol is for two-layer networks")
             bounds = search_deep(net, points, labels, targets, order, max_seconds=seconds)
             return _of_deep_network(net, bounds, points, labels, rtol, start)
         net = net.to_two_layer()
     if norm != "l2":
         if keep_certificates:
             raise ValueError(f"keep_certificates needs norm='l2': nothing is proved in {norm}")
+        if merge_tol > 0:
+            raise ValueError(f"merge_tol needs norm='l2'; got norm={norm!r}")
         bounds_of = _Bounded(norm, net, points, labels, definition, rtol, seconds, threads)
         return bounds_of.perturbations(kernel, source, start)
+    targets, order = targets_for(points, labels, source)
+    examples = _Examples(points, labels, targets, order)
+    settings = _Settings(
+        kernel, backend, definition, rtol, nodes, start + seconds, threads, keep_certificates
+    )
+    if merge_tol > 0:
+        found = _merged_first(net, examples, settings, merge_tol)
+    else:
+        found = _solve(net, examples, settings)
+    return replace(found, seconds=time.perf_counter() - start)
+
+
+class _Settings(NamedTuple):
+    kernel: ModuleType
+    backend: str
+    definition: str
+    rtol: float
+    max_nodes: int
+    deadline: float
+    threads: int
+    keep_certificates: bool
+
+
+class _Examples(NamedTuple):
+    """Points, labels, and the targets of each."""
+
+    points: FloatArray
+    labels: FloatArray
+    targets: FloatArray
+    order: IntArray
+
+    def chosen(self, rows: BoolArray) -> _Examples:
+        return self._replace(
+            points=self.points[rows], labels=self.labels[rows], order=self.order[rows]
+        )
+
+
+def _solve(
+    net: TwoLayerNet, examples: _Examples, settings: _Settings, slack: FloatArray | float = 0.0
+) -> Perturbations:
+    """Perturbations of a network whose outputs count as known up to ``slack``."""
+    points, labels, targets, order = examples
+    kernel, _, definition, rtol, nodes, deadline, threads, keep = settings
     space = RowSpace.of(net)
     preactivations = space.preactivations(points)
-    targets, target_order = targets_for(points, labels, source)
     outcome = kernel.min_perturbations(
         space.rows,
         space.output,
@@ -289,40 +352,109 @@ def min_perturbation(
         space.lipschitz,
         preactivations,
         labels,
-        space.rounding(points),
+        space.rounding(points) + slack,
         space.preactivations(targets),
-        target_order,
-        strict,
+        order,
+        is_strict(definition),
         _USED * rtol,
         nodes,
-        seconds,
+        max(0.0, deadline - time.perf_counter()),
         threads,
-        keep_certificates,
+        keep,
     )
     check = _Check(net, space, points, labels, definition, threads)
     perturbation, flipped = check.perturbations(kernel, preactivations, outcome)
     moved = np.isfinite(outcome.radius) & (outcome.radius > 0)
-    method = tuple(_METHODS[proof.name] for proof in outcome.proofs)
     proved = np.array([proof.name != "none" for proof in outcome.proofs], dtype=np.bool_)
     return Perturbations(
         radius=outcome.radius,
         lower_bound=outcome.lower_bound,
         perturbation=perturbation,
         proved=proved,
-        method=method,
+        method=tuple(_METHODS[proof.name] for proof in outcome.proofs),
         nodes=outcome.nodes,
         flips=float(flipped[moved].mean()) if moved.any() else 1.0,
         definition=definition,
         rtol=rtol,
         status=_status(outcome.stopped.name, proved),
-        provenance=provenance(backend=backend, num_threads=threads),
-        seconds=time.perf_counter() - start,
+        provenance=provenance(backend=settings.backend, num_threads=threads),
+        seconds=0.0,
         certificates=certificates_of(
             net, space, points, labels, definition, rtol, outcome, perturbation, flipped
         )
-        if keep_certificates
+        if keep
         else None,
     )
+
+
+def _merged_first(
+    net: TwoLayerNet, examples: _Examples, settings: _Settings, tolerance: float
+) -> Perturbations:
+    """What the merged network decides in spite of its error is decided; the rest is solved."""
+    merged, error = merged_network(net, tolerance)
+    if merged.width == net.width:
+        return replace(_solve(net, examples, settings), merging=Merging(tolerance, net.width, 0, 0))
+    points, labels = examples.points, examples.labels
+    rough = _solve(merged, examples, settings)
+    radius = _crossings(net, examples, rough.perturbation, settings)
+    # No perturbation below the radius meets outputs that differ by more than this.
+    slack = error * (np.sqrt((points**2).sum(axis=1) + 1) + radius)
+    tried = np.isfinite(slack) & (radius > 0)
+    lower = np.zeros(len(points))
+    found = _solve(merged, examples.chosen(tried), settings, slack[tried])
+    lower[tried] = np.minimum(found.lower_bound, radius[tried])
+    length = np.linalg.norm(rough.perturbation, axis=1)
+    scale = np.divide(radius, length, out=np.zeros_like(length), where=tried)
+    perturbation = rough.perturbation * scale[:, None]
+    moved = points + (1 + _OVERSHOOT) * perturbation
+    decided = tried & (lower >= (1 - settings.rtol) * radius)
+    for at, flipped in ((points, False), (moved, True)):
+        margins = labels * net(at, num_threads=settings.threads)
+        decided &= is_flipped(margins, settings.definition) == flipped
+    rest = _solve(net, examples.chosen(~decided), settings)
+    method = np.empty(len(points), dtype=object)
+    method[tried], method[~decided] = found.method, rest.method
+    nodes = rough.nodes.copy()
+    nodes[tried] += found.nodes
+    nodes[~decided] += rest.nodes
+    proved = decided.copy()
+    proved[~decided], perturbation[~decided] = rest.proved, rest.perturbation
+    radius[~decided], lower[~decided] = rest.radius, rest.lower_bound
+    own = int((np.isfinite(rest.radius) & (rest.radius > 0)).sum())
+    done = int(decided.sum())
+    return replace(
+        rest,
+        radius=radius,
+        lower_bound=lower,
+        perturbation=perturbation,
+        proved=proved,
+        method=tuple(method.tolist()),
+        nodes=nodes,
+        flips=(done + own * rest.flips) / (done + own) if done + own else 1.0,
+        merging=Merging(tolerance, merged.width, error, done),
+    )
+
+
+def _crossings(
+    net: TwoLayerNet, examples: _Examples, directions: FloatArray, settings: _Settings
+) -> FloatArray:
+    """Where the network itself flips along these directions, shape (n,)."""
+    lengths = np.linalg.norm(directions, axis=1)
+    radius = np.full(len(lengths), np.inf)
+    ones = np.ones(1)
+    for i in np.flatnonzero(lengths > 0):
+        direction = directions[i] / lengths[i]
+        radius[i] = settings.kernel.ray_crossings(
+            (net.W @ examples.points[i] + net.b)[None],
+            net.W @ direction,
+            ones,
+            net.v,
+            0.0,
+            examples.labels[i : i + 1],
+            is_strict(settings.definition),
+            1,
+        )[0]
+    return radius
 
 
 def _require_nonstrict(definition: str) -> None:
