@@ -190,12 +190,11 @@ def test_the_theorem_study_postpones_one_run():
 def test_ratios_to_theory():
     found = run(("flow", "limit", "radii", "robust"), noise=0.5).scalars
     # Lengths in units of sqrt(d/k) = 15 and of sqrt(d)/2 = 15.
-    assert found["radius_ratio"] == pytest.approx(found["radius_median"] / 15)
-    assert found["robust_radius_ratio"] == pytest.approx(found["robust_radius_median"] / 15)
+    assert found["radius_over_theory"] == pytest.approx(found["radius_median"] / 15)
+    assert found["robust_radius_over_theory"] == pytest.approx(found["robust_radius_median"] / 15)
     theory = found["theory_normalized_margin"]
-    assert found["margin_ratio"] == pytest.approx(found["normalized_margin"] / theory)
-    assert found["limit_margin_ratio"] == pytest.approx(found["limit_normalized_margin"] / theory)
-    assert "radius_ratio" not in run(("flow",)).scalars
-    # d^(-ln(d)/2) at d = 900.
-    expected = -(math.log(900) ** 2) / 2 / math.log(10)
-    assert found["theory_log10_error_bound"] == pytest.approx(expected)
+    assert found["margin_over_theory"] == pytest.approx(found["normalized_margin"] / theory)
+    assert found["limit_margin_over_theory"] == pytest.approx(
+        found["limit_normalized_margin"] / theory
+    )
+    assert "radius_over_theory" not in run(("flow",)).scalars

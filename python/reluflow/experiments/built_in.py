@@ -39,7 +39,6 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
         "clusters_seen": len(np.unique(trained.clusters_drawn)),
         "assumption_holds": report.holds,
         **_lengths(d, k),
-        "theory_log10_error_bound": theory.log10_error_scale(d),
         "theory_log10_error": log10_error,
         "theory_error": 10.0**log10_error,
         "theory_error_exponent": -log10_error,
@@ -53,10 +52,10 @@ def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
 def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
     """What was measured over what theory says of it, so that dimensions can be compared."""
     pairs = {
-        "radius_ratio": ("radius_median", "theory_radius"),
-        "robust_radius_ratio": ("robust_radius_median", "theory_robust_radius"),
-        "margin_ratio": ("normalized_margin", "theory_normalized_margin"),
-        "limit_margin_ratio": ("limit_normalized_margin", "theory_normalized_margin"),
+        "radius_over_theory": ("radius_median", "theory_radius"),
+        "robust_radius_over_theory": ("robust_radius_median", "theory_robust_radius"),
+        "margin_over_theory": ("normalized_margin", "theory_normalized_margin"),
+        "limit_margin_over_theory": ("limit_normalized_margin", "theory_normalized_margin"),
     }
     return {
         name: scalars[measured] / scalars[expected]
