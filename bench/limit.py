@@ -40,7 +40,7 @@ TIMED = {
     },
     "k = 32, smallest d of the assumption": {
         "k": 32,
-        "d": 680_000_000,
+        "d": 682_123_744,
         "n": 13_240,
         "m": 100,
         "noise": 1.0,
