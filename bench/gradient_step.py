@@ -1,10 +1,12 @@
 """One gradient step of the flow against NumPy, torch and JAX.
 
 Prints, for every shape (n, d, m), the time of each contender over that of reluflow's primal and
-Gram forms: medians of interleaved repeats, float64. reluflow's time is that of a whole flow over
-its number of gradients, integrator included; a peer's is one gradient and one update.
+Gram forms: medians of interleaved repeats, float64. reluflow's time is that of a flow less that of
+its first gradient, over the number of the others, integrator included; a peer's is one gradient and
+one update.
 
-    python -m bench.gradient_step [--threads 1] [--repeats 7]
+    python -m bench.gradient_step [--threads 1] [--repeats 7] [--shapes 300,1000,100 ...]
+        [--forms gram] [--evaluations 31]
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ SHAPES = [
     (300, 300, 5000),
     (100, 110, 20),
 ]
+FORMS = ("primal", "gram")
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib"]
 RATE = 1e-6
 
@@ -39,12 +42,11 @@ def limit_threads(threads: int) -> None:
     os.environ["JAX_ENABLE_X64"] = "1"
 
 
-def reluflow_step(X, y, W, v, form, threads):
-    """Several gradients of a flow; returns the call and how many gradients it makes."""
+def reluflow_flow(X, y, W, v, form, threads, evaluations):
+    """So many gradients of a flow."""
     import reluflow as rf
 
     data, net = rf.Dataset(X, y), rf.TwoLayerNet(W, v * 0, v)
-    evaluations = 31
 
     def call():
         rf.gradient_flow(
@@ -56,7 +58,7 @@ def reluflow_step(X, y, W, v, form, threads):
             num_threads=threads,
         )
 
-    return call, evaluations
+    return call
 
 
 def numpy_step(X, y, W, v):
@@ -115,37 +117,48 @@ def jax_step(X, y, W, v):
     return call
 
 
-def measure(shape, threads, repeats):
+def measure(shape, options):
     """Ratios and milliseconds of one shape."""
     import numpy as np
 
     n, d, m = shape
+    threads = options.threads
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
     y = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     W = 1e-2 * rng.standard_normal((m, d)) / np.sqrt(d)
     v = 1e-2 * np.where(np.arange(m) % 2, -1.0, 1.0)
-    primal, count = reluflow_step(X, y, W, v, "primal", threads)
-    gram, _ = reluflow_step(X, y, W, v, "gram", threads)
-    times = interleaved(
-        {
-            "primal": primal,
-            "gram": gram,
-            "numpy": numpy_step(X, y, W, v),
-            "torch": torch_step(X, y, W, v, threads),
-            "jax": jax_step(X, y, W, v),
-        },
-        repeats=repeats,
-    )
-    for ours in ("primal", "gram"):
-        times[ours] = [t / count for t in times[ours]]
-    milliseconds = {name: 1e3 * statistics.median(t) for name, t in times.items()}
-    ratios = {
-        f"{peer}/{ours}": median_ratio(times[peer], times[ours])
-        for ours in ("primal", "gram")
-        for peer in ("numpy", "torch", "jax")
+    peers = {
+        "numpy": numpy_step(X, y, W, v),
+        "torch": torch_step(X, y, W, v, threads),
+        "jax": jax_step(X, y, W, v),
     }
-    return {"shape": shape, "threads": threads, "milliseconds": milliseconds, "ratios": ratios}
+    flows = {
+        (form, count): reluflow_flow(X, y, W, v, form, threads, count)
+        for form in options.forms
+        for count in (1, options.evaluations)
+    }
+    measured = interleaved({**flows, **peers}, repeats=options.repeats)
+    times = {peer: measured[peer] for peer in peers}
+    for form in options.forms:
+        pairs = zip(measured[form, options.evaluations], measured[form, 1], strict=True)
+        times[form] = [(long - short) / (options.evaluations - 1) for long, short in pairs]
+    return {
+        "shape": shape,
+        "threads": threads,
+        "milliseconds": {name: 1e3 * statistics.median(t) for name, t in times.items()},
+        "ratios": {
+            f"{peer}/{form}": median_ratio(times[peer], times[form])
+            for form in options.forms
+            for peer in peers
+        },
+    }
+
+
+def as_shape(text):
+    """n,d,m"""
+    n, d, m = map(int, text.split(","))
+    return n, d, m
 
 
 def main() -> None:
@@ -153,21 +166,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--shapes", nargs="*", type=as_shape, default=SHAPES, metavar="n,d,m")
+    parser.add_argument("--forms", nargs="*", default=FORMS, choices=FORMS)
+    parser.add_argument("--evaluations", type=int, default=31)
     parser.add_argument("--json", help="file to write the results to")
     options = parser.parse_args()
     run_inside("bench.gradient_step", PACKAGES)
     limit_threads(options.threads)
     rows = []
-    for shape in SHAPES:
-        row = measure(shape, options.threads, options.repeats)
+    for shape in options.shapes:
+        row = measure(shape, options)
         rows.append(row)
         if len(rows) == 1:
             names = "  ".join(f"{name:>12}" for name in row["ratios"])
-            print(f"{'n,d,m':>16}  primal ms   gram ms  {names}")
+            milliseconds = "  ".join(f"{form + ' ms':>10}" for form in options.forms)
+            print(f"{'n,d,m':>16}  {milliseconds}  {names}")
         ratios = "  ".join(f"{ratio:12.2f}" for ratio in row["ratios"].values())
-        ours = row["milliseconds"]
-        label = ",".join(map(str, shape))
-        print(f"{label:>16} {ours['primal']:10.3f} {ours['gram']:9.3f}  {ratios}")
+        ours = "  ".join(f"{row['milliseconds'][form]:10.3f}" for form in options.forms)
+        print(f"{','.join(map(str, shape)):>16}  {ours}  {ratios}")
         sys.stdout.flush()
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

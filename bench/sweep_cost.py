@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
+from reluflow._threads import one_blas_thread
 from reluflow.experiments.built_in import DOUBLE_EDGE, ON_DIGITS, size_of
-from reluflow.experiments.engine import one_thread
 from reluflow.experiments.outputs import OUTPUTS, gradients
 from reluflow.experiments.trained import TrainedOnClusters, TrainedOnDigits
 
@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
     rows = []
-    with one_thread():
+    with one_blas_thread():
         for seed in range(arguments.repeats):
             for experiment, kind, given in [
                 *((DOUBLE_EDGE, TrainedOnClusters, given) for given in PROBLEMS),

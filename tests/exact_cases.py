@@ -175,6 +175,41 @@ def fixed_output_two_points(angle=1.1, radii=(1.0, 1.3), v=(0.8, 0.3, -0.9)):
     )
 
 
+def clusters_with_orthogonal_noise(h=3, per_cluster=2, noise=0.7, spread=(0.6, 0.4)):
+    """Case 8 at its limit: x = mu_q + noise e_i with all mu_q and e_i orthonormal.
+
+    K has 1 + noise^2 on the diagonal, 1 within a cluster and 0 across: inputs divided by sqrt d as
+    d grows. a = lam sum_own x, ||a||^2 = lam^2 h p (p + noise^2) = 1, c = 1/(lam (p + noise^2)).
+    """
+    p, k = per_cluster, 2 * h
+    cluster = np.repeat(np.arange(k), p)
+    X = np.hstack([np.eye(k)[cluster], noise * np.eye(k * p)])
+    y = np.where(cluster % 2 == 0, 1.0, -1.0)
+    lam = 1 / np.sqrt(h * p * (p + noise**2))
+    own = (y[:, None] == [1.0, -1.0]).astype(float)
+    directions = np.column_stack([lam * own.T @ X, np.zeros(2)])
+    net = from_groups(directions, [1.0, -1.0], np.full(2, 1 / (lam * (p + noise**2))), spread)
+    return ExactCase(
+        net,
+        rf.Dataset(X, y, cluster),
+        np.full(k * p, lam),
+        np.repeat(own, len(spread), axis=1),
+        1 / (4 * np.sqrt(h * p / (p + noise**2))),
+    )
+
+
+def closed_form_flow(p=3, R=2.0, start=0.1):
+    """Case 7: the direction of this flow never changes; case 1 with one block a label.
+
+    lam_i = 1/(R^2 rho) with rho = sqrt(p)/R, c = rho, gamma = 1/(4 rho). The network is the start.
+    """
+    y = np.repeat([1.0, -1.0], p)
+    own = np.stack([y > 0, y < 0]).astype(float)
+    net = rf.TwoLayerNet(start * own / np.sqrt(p), [0, 0], [start, -start])
+    lam = np.full(2 * p, 1 / (R * np.sqrt(p)))
+    return ExactCase(net, rf.Dataset(R * np.eye(2 * p), y), lam, own.T, R / (4 * np.sqrt(p)))
+
+
 CASES = {
     "orthogonal, blocks": orthogonal_blocks(),
     "orthogonal, blocks, bias": orthogonal_blocks(bias=True),
@@ -185,6 +220,7 @@ CASES = {
     "two points, obtuse": two_points(angle=2.0),
     "two points, wide net": two_points(angle=0.3, spread=np.full(7, 1 / 7)),
     "XOR": xor(),
+    "clusters with orthogonal noise": clusters_with_orthogonal_noise(),
     "fixed output, orthogonal": fixed_output_orthogonal(),
     "fixed output, two points": fixed_output_two_points(),
 }

@@ -79,6 +79,11 @@ def test_what_stands_beside_the_assumption(clusters, result):
     assert found["assumption: separation of clusters, at most"].measured == report.separation.left
 
 
+def test_caveats_say_whether_the_limit_is_global(result):
+    said = f"Whether it is global: {result.limit.probe.sentence}."
+    assert said in " ".join(wording.caveats(result))
+
+
 def test_the_limit_can_be_left_out(clusters):
     result = rf.double_edge(clusters, n=40, width=10, limit=False, **QUICK)
     assert result.limit is None

@@ -214,5 +214,5 @@ def test_bad_problems_are_refused():
     biased = rf.TwoLayerNet(problem.net.W, np.ones(20), problem.net.v)
     with pytest.raises(ValueError, match="bias=False needs a network with zero biases"):
         rf.gradient_flow(biased, problem.data, bias=False)
-    with pytest.raises(TypeError, match="takes a TwoLayerNet and a Dataset"):
+    with pytest.raises(TypeError, match="takes a TwoLayerNet or a DeepNet and a Dataset"):
         rf.gradient_flow(problem.net, (problem.data.X, problem.data.y))

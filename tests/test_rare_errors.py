@@ -67,7 +67,7 @@ def trained(init_scale, noise, *, k=4, dim=400, width=20, seed=0, n=40):
 
 class TestLinearClassifier:
     @pytest.mark.parametrize("method", ["auto", *RARE])
-    @pytest.mark.parametrize("beta", [0.1, 0.5, 1.0, 3.0, 8.0, 20.0, 60.0])
+    @pytest.mark.parametrize("beta", [0.1, 1.0, 8.0, 60.0])
     def test_agrees(self, beta, method):
         net, clusters = linear_case(beta)
         estimate = rf.test_error(net, clusters, method=method, rel_error=0.015)
@@ -103,10 +103,10 @@ class TestLinearClassifier:
         truth = log10_phi(-beta)
         covered = sum(
             covers(rf.test_error(net, clusters, method=method, seed=seed, max_samples=2048), truth)
-            for seed in range(20)
+            for seed in range(12)
         )
-        # At most 5 % miss; 5 or more of 20 with probability 3e-3.
-        assert covered > 15
+        # At most 5 % miss; 4 or more of 12 with probability 2e-3.
+        assert covered > 8
 
 
 class TestTwoNeurons:
@@ -162,9 +162,7 @@ NOISES = {
 
 
 class TestAgainstSampling:
-    @pytest.mark.parametrize(
-        ("init_scale", "noise"), [(1e-3, 3.5), (1e-3, 4.5), (1.0, 4.0), (3.0, 3.0)]
-    )
+    @pytest.mark.parametrize(("init_scale", "noise"), [(1e-3, 3.5), (3.0, 3.0)])
     def test_of_trained_networks(self, init_scale, noise):
         net, clusters = trained(init_scale, noise)
         counted = rf.test_error(
@@ -230,6 +228,17 @@ class TestTwoDesignPoints:
         assert estimate.per_cluster[0].design_points == 2
         assert abs(estimate.per_cluster[0].log10_probability - exact) < 0.01
         assert estimate.status == "converged"
+
+    @pytest.mark.parametrize("method", RARE)
+    def test_both_sides_of_a_line(self, method):
+        # N = 5 - |x| on x ~ N(0, 1): P = 2 Phi(-5).
+        net = rf.TwoLayerNet([[0.0], [1.0], [-1.0]], [5, 0, 0], [1, -1, -1])
+        clusters = rf.ClusterModel([[0.0], [60.0]], [1, -1], 1.0)
+        estimate = rf.test_error(net, clusters, method=method, rel_error=0.02)
+        exact = log10_phi(-5) + math.log10(2)
+        assert estimate.per_cluster[0].design_points == 2
+        tolerance = 1e-12 if method == "line" else 0.01
+        assert estimate.per_cluster[0].log10_probability == pytest.approx(exact, abs=tolerance)
 
     @pytest.mark.parametrize("method", ["auto", "line"])
     @pytest.mark.parametrize(("near", "far"), [(6.0, 6.0), (6.0, 6.3), (30.0, 30.0)])
@@ -308,13 +317,25 @@ class TestEnds:
         counted = rf.test_error(net, clusters, method="sampling", rel_error=0.01)
         assert abs(estimate.log10_probability - counted.log10_probability) < 0.02
 
-    def test_without_time(self):
-        net, clusters = trained(1e-3, 1.0)
-        estimate = rf.test_error(net, clusters, max_seconds=0)
+    @pytest.mark.parametrize("method", RARE)
+    @pytest.mark.parametrize("init_scale", [1e-3, 3.0])
+    def test_best_so_far_without_time(self, method, init_scale):
+        net, clusters = trained(init_scale, 1.0)
+        truth = rf.test_error(net, clusters).log10_probability
+        estimate = rf.test_error(net, clusters, method=method, max_seconds=0)
         assert estimate.status == "max_seconds"
-        assert math.isnan(estimate.log10_probability)
-        assert estimate.interval == (-math.inf, 0.0)
+        assert estimate.check is None
+        assert estimate.samples <= 4 * 256
+        assert estimate.interval[0] <= truth + 0.01
+        assert truth <= estimate.interval[1]
         json.dumps(estimate.to_dict(), allow_nan=False)
+
+    def test_accuracy_that_takes_longer_than_allowed(self):
+        net, clusters = trained(3.0, 1.0)
+        truth = rf.test_error(net, clusters).log10_probability
+        estimate = rf.test_error(net, clusters, rel_error=1e-9, max_seconds=0.3, max_samples=10**10)
+        assert estimate.status == "max_seconds"
+        assert abs(estimate.log10_probability - truth) < 0.1
 
     def test_too_few_draws_are_called_so(self):
         net, clusters = trained(3.0, 2.0, width=40)

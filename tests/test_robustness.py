@@ -350,8 +350,8 @@ class TestUniversalPerturbation:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"direction": "optimised"}, "direction='optimised' is not available yet"),
-            ({"direction": "random"}, "direction='random' is unknown"),
+            ({"direction": "random"}, "direction='random' is unknown; use 'means', 'optimised'"),
+            ({"direction": "optimised", "max_seconds": -1}, "max_seconds must be at least 0"),
             ({"direction": np.ones(3)}, "direction has 3 entries"),
             ({"direction": np.zeros(4)}, "direction must not be zero"),
             ({"direction": np.full(4, np.nan)}, "direction must be finite"),
@@ -383,6 +383,28 @@ class TestRobustNetwork:
         assert problem.clusters.dim < 10_000
         outputs = rf.robust_network(problem.clusters)(problem.clusters.means)
         np.testing.assert_allclose(outputs, 2 * problem.clusters.labels, rtol=1e-9)
+
+    @pytest.mark.parametrize("bias", [0.0, 0.2, 0.45])
+    def test_any_bias(self, clusters, bias):
+        net = rf.robust_network(clusters, bias=bias)
+        expected = one_neuron_a_mean(clusters, bias)
+        np.testing.assert_allclose(net(clusters.means), expected(clusters.means), rtol=1e-12)
+
+    @pytest.mark.parametrize("definition", ["nonstrict", "strict"])
+    @pytest.mark.parametrize("k", [2, 8, 32])
+    def test_the_best_bias_reaches_half_the_distance_between_means(self, k, definition):
+        clusters = rf.ClusterModel.orthogonal(k, D, 0.1)
+        net = rf.robust_network(clusters, bias="best")
+        found = rf.min_perturbation(
+            net, clusters.means, clusters.labels, clusters=clusters, definition=definition
+        )
+        np.testing.assert_allclose(found.radius, np.sqrt(D / 2), rtol=1e-12)
+        assert found.proved.all()
+
+    @pytest.mark.parametrize("bias", ["worst", 1.0, -0.1, float("nan")])
+    def test_bad_biases_are_refused(self, clusters, bias):
+        with pytest.raises(ValueError, match="bias"):
+            rf.robust_network(clusters, bias=bias)
 
     def test_needs_a_cluster_model(self, clusters):
         with pytest.raises(TypeError, match="clusters must be a ClusterModel; got Dataset"):

@@ -110,7 +110,7 @@ def test_last_iterates_of_other_losses_are_measured():
         ).scalars
         expected = "converged" if loss == "squared" else "stationary"
         assert found["flow_status"] == expected
-        assert found["margin_ratio"] == pytest.approx(1, abs=0.05)
+        assert found["margin_spread"] == pytest.approx(1, abs=0.05)
         assert found["kkt_normalized_margin"] == pytest.approx(found["normalized_margin"])
 
 

@@ -145,7 +145,8 @@ class Integration {
   FlowOutcome run() {
     start();
     FlowStatus status = FlowStatus::converged;
-    while (point_.log_inverse_loss < options_.log_inverse_loss) {
+    // Written so that a loss that could not be computed, nan, goes on to its reason.
+    while (!(point_.log_inverse_loss >= options_.log_inverse_loss)) {
       if (!may_continue(status)) break;
       step();
     }
@@ -158,6 +159,11 @@ class Integration {
     point_.evaluations = 1;
     margins_ = objective_.margins();
     norm_ = std::sqrt(objective_.squared_norm(theta_));
+    if (control_.reason() != StopReason::none) {  // a stopped evaluation is no evaluation
+      point_.evaluations = 0;
+      log_loss_ = std::numeric_limits<double>::quiet_NaN();
+      margins_.setConstant(log_loss_);
+    }
     const double speed = velocity_norm();
     h_ = speed > 0.0 ? kFirstRelativeMove * norm_ / speed : 0.0;
     note();

@@ -335,7 +335,7 @@ GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
   multiply(inputs_, inputs_.transpose(), gram, team_.size(), control_);
   if (trained_.bias) gram.array() += 1.0;
   gram_ = Strips(gram);
-  Matrix preactivations(examples(), panels_.width());
+  Matrix preactivations = Matrix::Zero(examples(), panels_.width());
   multiply(inputs_, initial_.weights.transpose(), preactivations, team_.size(), control_);
   preactivations.rowwise() += initial_.bias.transpose();
   initial_preactivations_.resize(block());

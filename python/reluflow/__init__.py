@@ -26,7 +26,13 @@ from reluflow.data import (
 )
 from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import DeepFlowResult, FlowResult, Trajectory, gradient_flow
+from reluflow.flow import (
+    DeepFlowResult,
+    FlowResult,
+    Trajectory,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
 from reluflow.generalization import (
     ClassError,
     ClusterError,
@@ -43,6 +49,7 @@ from reluflow.generalization import (
 from reluflow.kkt import (
     DeepKKTCertificate,
     FlowLimit,
+    GlobalProbe,
     KKTCertificate,
     KKTPoint,
     KKTProof,
@@ -50,6 +57,7 @@ from reluflow.kkt import (
     SlowLaw,
     certify_kkt,
     flow_limit,
+    global_probe,
     kkt_point,
     kkt_residuals,
     prove_kkt,
@@ -89,6 +97,7 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
     "KKTProof",
@@ -115,7 +124,9 @@ __all__ = [
     "double_edge",
     "draw",
     "flow_limit",
+    "global_probe",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",

@@ -87,6 +87,8 @@ class FlowOutcome:
     @property
     def rejected_steps(self) -> float: ...
     @property
+    def seconds(self) -> float: ...
+    @property
     def weights(self) -> _Floats: ...
     @property
     def bias(self) -> _Floats: ...
@@ -112,6 +114,22 @@ def gradient_flow(
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
 ) -> FlowOutcome: ...
+def gradient_flow_ensemble(
+    networks: list[tuple[_Floats, _Floats, _Floats]],
+    data: list[tuple[_Floats, _Floats]],
+    gram: list[bool],
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    method: FlowMethod,
+    kink_ramp: float,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None,
+) -> list[FlowOutcome]: ...
 
 class Activation:
     relu: Activation

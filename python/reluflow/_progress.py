@@ -54,6 +54,20 @@ def sampling_progress(progress: bool, total: int) -> Iterator[Callable[[int, int
 
 
 @contextlib.contextmanager
+def ensemble_progress(
+    progress: bool | Callable[[int], None], total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """An observer of finished flows: none, the caller's own, or a bar towards ``total``."""
+    if callable(progress) or not progress:
+        yield progress or None
+        return
+    bar = _bar("gradient flows")
+    with bar:
+        task = bar.add_task("", total=total, state="")
+        yield lambda done: bar.update(task, completed=done, state=f"{done:,} of {total:,} flows")
+
+
+@contextlib.contextmanager
 def counting_progress(
     progress: bool, name: str, total: int, what: str
 ) -> Iterator[Callable[[int], None]]:

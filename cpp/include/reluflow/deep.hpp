@@ -42,7 +42,7 @@ Matrix deep_forward(const Architecture& architecture, const VectorView& theta,
 
 /// log L of a deep network. With one output the margin of an example is y N(x); with more it is the
 /// output of its own class less the log-sum-exp of the others, so that the logistic loss is the
-/// cross-entropy. docs/theory.md, section 8.
+/// cross-entropy. docs/theory.md, section 9.
 class DeepObjective final : public Objective {
  public:
   /// `targets` are labels -1 and +1 with one output, and classes 0, 1, .. with more.

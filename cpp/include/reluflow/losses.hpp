@@ -23,7 +23,7 @@ inline bool has_minimizer(const MarginLoss& loss) {
 /// log L for the mean loss L of `margins`, and the weights p with
 /// -grad log L = sum_i p_i grad(margin_i). Everything is done in the log domain, so margins of
 /// 1e100 neither overflow nor underflow. Where L = 0, log L is -infinity and the weights are 0.
-/// docs/theory.md, sections 2.2 and 2.7.
+/// docs/theory.md, sections 2.2 and 2.8.
 double log_loss_weights(const MarginLoss& loss, const ConstVectorRef& margins, Vector& weights);
 
 }  // namespace reluflow

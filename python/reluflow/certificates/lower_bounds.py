@@ -3,7 +3,7 @@
 For a point x with label y and a perturbation u, z = a + W u with a = W x + b, and y N = sum_j o_j
 relu(z_j) with o = y v. Supporting neurons have o_j > 0, opposing ones o_j < 0. Everything here
 holds for every u that flips the point, is shorter than `radius`, and has low <= z <= high.
-docs/theory.md, sections 7.3 to 7.6 and 7.9.
+docs/theory.md, sections 7.3 to 7.6 and 7.10.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ OVERSHOOT = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class ProofSteps:
-    """The steps of all proofs, one after the other: docs/theory.md, section 7.9.
+    """The steps of all proofs, one after the other: docs/theory.md, section 7.10.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """The checker of radii: NumPy alone, every rounding error counted, nothing of the solver.
 
 It follows each proof step by step in the network itself, and evaluates each perturbation there:
-docs/theory.md, section 7.9.
+docs/theory.md, section 7.10.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ _TARGET = 1e4
 _TARGET_OF_DATA = 100.0
 _TARGET_OF_MANY = 100.0
 _MANY = 1000
+# Patterns from which a larger margin than that of the limit is looked for.
+_PROBE_STARTS = 16
 
 # Unless it is said, the limit is computed where neurons turn before they grow, so that they form
 # few groups, and its flow is short enough: so many operations take about a minute of one core.
@@ -247,7 +249,12 @@ def double_edge(
     if limit:
         say("limit of the flow")
         found_limit = flow_limit(
-            problem.net, problem.data, loss=loss, bias=bias, num_threads=threads
+            problem.net,
+            problem.data,
+            loss=loss,
+            bias=bias,
+            probe_starts=_PROBE_STARTS if problem.data.n <= _MANY else 0,
+            num_threads=threads,
         )
         _require_uninterrupted(found_limit.status)
     say("KKT certificate")

@@ -97,7 +97,7 @@ def measure_limit(trained: Trained) -> Record:
 def measure_certificate(trained: Trained) -> Record:
     """How far the network is from a KKT point; only one that classifies every example can be."""
     fields = ("stationarity", "feasibility", "complementarity", "clarke_violation")
-    columns = (*fields, "kkt_normalized_margin", "margin_ratio")
+    columns = (*fields, "kkt_normalized_margin", "margin_spread")
     margins = trained.net.margins(trained.data)
     if margins.min() <= 0:
         return Record({"kkt_status": "not_classified", **dict.fromkeys(columns)})
@@ -107,7 +107,7 @@ def measure_certificate(trained: Trained) -> Record:
             "kkt_status": found.status.value,
             **{name: getattr(found, name) for name in fields},
             "kkt_normalized_margin": found.normalized_margin,
-            "margin_ratio": float(margins.max() / margins.min()),
+            "margin_spread": float(margins.max() / margins.min()),
         }
     )
 

@@ -201,6 +201,7 @@ def run_key(experiment: Experiment, settings: Settings, outputs: Sequence[str]) 
 BUILT_IN = {
     "double-edge": "reluflow.experiments.built_in:DOUBLE_EDGE",
     "digits": "reluflow.experiments.built_in:ON_DIGITS",
+    "deep": "reluflow.experiments.deep:DEEP",
 }
 
 

@@ -1,5 +1,6 @@
 """Gradient flow on the mean loss of the margins."""
 
+from reluflow.flow.ensemble import gradient_flow_ensemble
 from reluflow.flow.result import LOSSES, MARGIN_MAXIMISING, DeepFlowResult, FlowResult, Trajectory
 from reluflow.flow.run import gradient_flow
 from reluflow.flow.settings import FORMS, METHODS, require_margin_maximising
@@ -13,5 +14,6 @@ __all__ = [
     "FlowResult",
     "Trajectory",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "require_margin_maximising",
 ]

@@ -17,7 +17,7 @@ from reluflow.generalization._settings import Settings
 _NEGLIGIBLE = 30.0
 _MOST_POINTS = 24
 # Points nearer to each other than this, in standard deviations, are one.
-_SAME = 0.5
+_SAME = 1.5
 _RANDOM_RAYS = 24
 _STEPS = np.array([1.0, 1.25, 1.6, 2.0, 3.0, 5.0])
 _LONGEST_DESCENT = 30
@@ -242,7 +242,8 @@ def _kept(points: FloatArray, multipliers: FloatArray, lower_bound: float) -> De
     """The nearest points, each once, without those that are too far away to matter."""
     distances = np.linalg.norm(points, axis=1)
     chosen: list[int] = []
-    for i in np.argsort(distances, kind="stable"):
+    # A point at the mean itself has no direction.
+    for i in np.argsort(distances, kind="stable")[(distances == 0).sum() :]:
         far = len(chosen) and (distances[i] ** 2 - distances[chosen[0]] ** 2) / 2 > _NEGLIGIBLE
         if far or len(chosen) == _MOST_POINTS:
             break

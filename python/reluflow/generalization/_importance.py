@@ -18,7 +18,7 @@ from reluflow.generalization._settings import IMPORTANCE, Settings, Stream
 # Shares of the mixture: half-spaces behind the design points, Gaussians at them, the law itself,
 # and the law widened until it reaches the nearest of them.
 _TAILS, _AT_POINTS, _LAW, _WIDE = 0.6, 0.3, 0.05, 0.05
-_FIRST_ROUND = 4096
+_FIRST_ROUND, _FEWEST = 4096, 256
 _MOST_NUMBERS = 2**20
 
 
@@ -110,7 +110,7 @@ def by_importance(
     """log P of a region by at most so many draws."""
     rounding, bound = rounding_of(region, design), bound_of(region, design)
     sampler = Sampler(Mixture(design.points, region.rank), Stream(IMPORTANCE, cluster))
-    wanted = min(_FIRST_ROUND, samples)
+    wanted = min(_FIRST_ROUND if settings.seconds_left() > 0 else _FEWEST, samples)
     while True:
         sampler.draw(region, wanted, settings)
         strata, seed = [(0.0, sampler.logs)], (settings.key, cluster, 1)

@@ -22,6 +22,8 @@ _REPLICATES = 400
 _BATCHES = 64
 # Below this effective sample size no interval of a mean of weights can be trusted.
 FEW = 100.0
+# And below this one what was proved is all that bounds it from above.
+_HOPELESS = 10.0
 
 # What has a share of this over n is missed by all of n draws with probability 2.5 %.
 _UNSEEN = -math.log((1 - CONFIDENCE) / 2)
@@ -207,6 +209,8 @@ def interval(estimate: LogEstimate) -> Interval:
     upper = max(high for _, high in ends) + estimate.rounding
     if not estimate.exact:
         upper = max(upper, estimate.log_value + math.log1p(_UNSEEN / estimate.draws))
+    if estimate.effective < _HOPELESS:
+        upper = max(upper, estimate.bound)
     return lower / LOG_10, min(upper, 0.0) / LOG_10
 
 

@@ -20,8 +20,10 @@ from reluflow.generalization._log_estimate import FEW, LOG_10, Interval, LogEsti
 from reluflow.generalization._settings import Settings
 from reluflow.generalization.estimates import ClassError, ClusterError, ErrorCheck
 
-# Draws of the estimate that checks another one, a cluster.
-_CHECK_DRAWS = 4096
+# Lines of the first round, and draws of the estimate that checks another one: of all clusters
+# together, and bounds for one.
+_FIRST_LINES, _CHECK_DRAWS = 20_480, 40_960
+_FEWEST, _MOST = 256, 4096
 # What a line costs, in draws.
 _LINE = 8
 # |score| beyond which two estimates contradict each other: 4e-5 of standard normals exceed it, 12
@@ -50,8 +52,7 @@ def by_design(hidden: HiddenLayer, settings: Settings, method: str) -> dict[str,
     try:
         with counting_progress(settings.progress, "test error", k, "clusters") as observer:
             for q in range(k):
-                if settings.seconds_left() <= 0:
-                    break
+                # When the time is over a cluster still gets its cheapest estimate.
                 found.append(_cluster(hidden, q, settings.within(1 / (k - q)), method))
                 observer(len(found))
     except KeyboardInterrupt:
@@ -100,9 +101,11 @@ def _estimates(
     """The estimate, and the one that checks it: None where the time is over."""
     samples = max(1, settings.max_samples // n_clusters)
     main_settings = settings.within(_MAIN_SHARE)
-    few = min(samples, _CHECK_DRAWS)
+    first = _each(_FIRST_LINES, n_clusters)
+    few = min(samples, _each(_CHECK_DRAWS, n_clusters))
     if method == "line":
-        main = by_lines(region, design, q, max(1, samples // _LINE), main_settings)
+        lines = max(1, samples // _LINE)
+        main = by_lines(region, design, q, first, lines, main_settings)
         if settings.seconds_left() <= 0:
             return main, None
         wider = search_anew(region, design, settings)
@@ -111,7 +114,12 @@ def _estimates(
     if settings.seconds_left() <= 0:
         return main, None
     wider = search_anew(region, design, settings)
-    return main, by_lines(region, wider, q, few, settings)
+    return main, by_lines(region, wider, q, few, few, settings)
+
+
+def _each(total: int, n_clusters: int) -> int:
+    """One cluster's part."""
+    return min(max(total // n_clusters, _FEWEST), _MOST)
 
 
 def _with_rounding(estimate: LogEstimate, design: DesignPoints, dim: int) -> LogEstimate:

@@ -80,7 +80,8 @@ def test_error(
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
     max_seconds : float or None
-        Wall time allowed. The result is repeatable only where it was not needed.
+        Wall time allowed. The result is repeatable only where it was not needed. Every cluster
+        gets a few lines whatever it is, and a status and an interval that say how little they are.
     definition : {"nonstrict", "strict"}
         Whether y N(x) = 0 counts as an error.
     max_samples : int

@@ -24,6 +24,7 @@ _MAX_ITERATIONS = 80
 _MAX_ROUNDS = 20
 # Gap relative to the objective, and dual residual, at which Newton's method can take over.
 _TOLERANCE = 1e-12
+_ENOUGH = 1e-8
 _RESIDUAL = 1e-6
 # Of the step to the boundary.
 _DAMPING = 0.99
@@ -229,7 +230,8 @@ def _iterate(scaled: _Scaled) -> _Iterate | None:
         try:
             arrow = _Arrow(scaled, now, z)
         except np.linalg.LinAlgError:
-            return None
+            # Rounding ends the iteration; what Newton's method needs may be there already.
+            return now if gap <= _ENOUGH * objective else None
         now = _advance(scaled, now, _System(arrow, z, residual, gap))
     return None
 
@@ -262,7 +264,7 @@ class _Arrow:
             rows[np.arange(len(kink)), kink] -= joint[forces]
             block = now.c[g] * scaled.K[np.ix_(kink, kink)]
             block += np.outer(of_cone[g] * z[g, kink], z[g, kink])
-            block[np.diag_indices(len(kink))] += own[forces] + joint[forces]
+            block.reshape(-1)[:: len(kink) + 1] += own[forces] + joint[forces]
             factor = _cholesky(block)
             rows = _lower(factor, rows)
             top -= rows.T @ rows
@@ -286,7 +288,8 @@ class _Arrow:
 
 
 def _cholesky(matrix: FloatArray) -> FloatArray:
-    matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
+    diagonal = matrix.reshape(-1)[:: len(matrix) + 1]
+    diagonal += _RIDGE * diagonal.mean()
     factor, failed = lapack.dpotrf(matrix, lower=1, clean=0)
     if failed:
         raise np.linalg.LinAlgError(f"not positive definite at row {failed}")
@@ -372,9 +375,13 @@ def _to_zero(value: FloatArray, change: FloatArray) -> float:
 
 
 def _identify(scaled: _Scaled, found: _Iterate, working: BoolArray) -> ActiveSet:
-    """Constraints whose multiplier outweighs their slack, both relative to their size."""
+    """Constraints whose multiplier outweighs their slack, both relative to their size.
+
+    Multipliers of the linear constraints are differences of margins, slacks of the cones those of
+    squared norms: both of order one.
+    """
     n, r = scaled.n, scaled.n + len(scaled.example)
-    active = found.w * found.s.max() > found.s * found.w.max()
+    active = found.w * found.s.max() > found.s
     support = ~active[:n]
     kink, full = np.zeros_like(working), np.zeros_like(working)
     full[working] = active[r:]

@@ -11,11 +11,12 @@ import numpy as np
 
 from reluflow._results import Result, Status
 from reluflow._threads import one_blas_thread
-from reluflow._validation import BoolArray, FloatArray, IntArray, as_number
+from reluflow._validation import BoolArray, FloatArray, as_number, require_memory
 from reluflow.data import Dataset
 from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
 from reluflow.kkt.groups import NeuronGroups
-from reluflow.kkt.point import KKTPoint, Setting, assembled, gram_matrix
+from reluflow.kkt.point import KKTPoint, Setting, assembled, checked_starts, without_solution
+from reluflow.kkt.program import gram_matrix
 from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet
 from reluflow.reduction import Reduction, pays_off
@@ -23,6 +24,10 @@ from reluflow.reduction import Reduction, pays_off
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
+# Gradients of a flow from one prediction to the next, about.
+_SHORT_FLOW = 40
+# Of the flow, in neurons that are predicted to die: more than this is worth a word.
+_LARGE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class FlowPrediction(Result):
         How often the flow's patterns were replaced by those of the solution.
     agrees : bool
         Whether it is the same KKT point as at the moment before.
+    evaluations : int
+        Gradients of the flow since the moment before.
     """
 
     log_inverse_loss: float
@@ -47,6 +54,7 @@ class FlowPrediction(Result):
     normalized_margin: float
     pattern_changes: int
     agrees: bool
+    evaluations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +80,26 @@ class FlowLimit(KKTPoint):
     share_to_die: float
     frozen_at: float
     predictions: tuple[FlowPrediction, ...]
+
+    @property
+    def uncertainties(self) -> tuple[str, ...]:
+        """What else than the status says is not certain, as sentences."""
+        found = list(super().uncertainties)
+        others = {
+            round(p.normalized_margin / self.normalized_margin, 8)
+            for p in self.predictions
+            if p.status == Status.CONVERGED
+        }
+        if self.status == Status.CONVERGED and len(others) > 1:
+            found.append(
+                "several KKT points are possible: earlier moments of the flow predicted others"
+            )
+        if self.status == Status.CONVERGED and self.share_to_die > _LARGE_SHARE:
+            found.append(
+                f"neurons that hold {self.share_to_die:.2g} of the flow are predicted to die; "
+                "while they live, another limit is possible"
+            )
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but networks and matrices, JSON-ready."""
@@ -102,6 +130,7 @@ def flow_limit(
     rtol: float = 1e-2,
     tol: float = 1e-12,
     max_seconds: float | None = None,
+    probe_starts: int = 0,
     **flow_settings: Any,
 ) -> FlowLimit:
     """Where gradient flow from ``net`` tends to: the KKT point, to rounding level.
@@ -130,6 +159,9 @@ def flow_limit(
         Residual up to which a KKT point is ``converged``.
     max_seconds : float or None
         Time after which the flow is not followed further; then the status is ``max_seconds``.
+    probe_starts : int
+        Starts of `global_probe` from the limit, which asks whether a larger margin exists; 0 leaves
+        it out.
     **flow_settings
         Passed to `gradient_flow`: loss, method, form, backend, num_threads, progress, ...
 
@@ -163,11 +195,9 @@ def flow_limit(
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     tol = as_number("tol", tol, at_least=0)
-    setting = Setting(train_output, bias, tol)
-    clock = _Clock(max_seconds)
-    K: FloatArray | None = None
-    before: Solved | None = None
-    predictions: list[FlowPrediction] = []
+    setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
+    flow_settings.setdefault("form", _form(net, data))
+    clock, predictor = _Clock(max_seconds), _Predictor(data, setting)
     while True:
         flow = gradient_flow(
             net,
@@ -179,29 +209,65 @@ def flow_limit(
             max_seconds=clock.remaining(),
             **flow_settings,
         )
-        with one_blas_thread():
-            groups = NeuronGroups.of(flow.net, data)
-            stuck, solved = groups.unreached(), None
-            if not len(stuck):
-                if K is None:
-                    K = gram_matrix(data, bias=bias)
-                solved = solve_groups(
+        prediction = predictor.predict(flow)
+        status = _verdict(flow, prediction)
+        if status is None and clock.remaining() == 0:
+            status = Status.MAX_SECONDS
+        if status is None and target >= last:
+            status = Status.NOT_SETTLED
+        if status is not None:
+            return predictor.limit(flow, status)
+        net, target = flow.net, min(_TENFOLD * target, last)
+
+
+def _form(net: TwoLayerNet, data: Dataset) -> str:
+    """The cheaper form of these short flows: forming K costs as much as many gradients."""
+    n, d, m = float(data.n), float(data.dim), float(net.width)
+    gram = 2 * n * n * d + _SHORT_FLOW * 2 * n * n * m
+    return "gram" if gram < _SHORT_FLOW * 4 * n * d * m else "primal"
+
+
+class _Predictor:
+    """Predicts limits of one flow at one moment after the other."""
+
+    def __init__(self, data: Dataset, setting: Setting) -> None:
+        self._data, self._setting = data, setting
+        self._K: FloatArray | None = None
+        self._solved: Solved | None = None
+        self._stuck = np.empty(0, dtype=np.int64)
+        self._predictions: list[FlowPrediction] = []
+
+    def predict(self, flow: FlowResult) -> FlowPrediction:
+        """The KKT point with the pattern of the flow, near the one before."""
+        before, data = self._solved, self._data
+        groups = NeuronGroups.of(flow.net, data)
+        self._stuck, self._solved = groups.unreached(), None
+        if not len(self._stuck):
+            with one_blas_thread():
+                self._solved = solve_groups(
                     flow.net,
                     groups,
-                    K,
+                    self._gram(),
                     data.y,
-                    train_output=train_output,
+                    train_output=self._setting.train_output,
                     correct=True,
                     near=before,
                 )
-            predictions.append(_prediction(flow, before, solved, stuck))
-            status = _verdict(flow, predictions[-1])
-            if status is None and target >= last:
-                status = Status.NOT_SETTLED
-            if status is not None:
-                point = assembled(flow.net, data, solved, stuck, setting)
-                return _limit(point, status, flow, tuple(predictions))
-        net, before, target = flow.net, solved, min(_TENFOLD * target, last)
+        nothing = without_solution(data, self._stuck)
+        self._predictions.append(_prediction(flow, before, self._solved, nothing))
+        return self._predictions[-1]
+
+    def _gram(self) -> FloatArray:
+        if self._K is None:
+            require_memory("the Gram matrix", 8.0 * 3 * self._data.n**2)
+            self._K = gram_matrix(self._data, bias=self._setting.bias)
+        return self._K
+
+    def limit(self, flow: FlowResult, status: Status) -> FlowLimit:
+        """The last prediction, spread over the neurons and checked."""
+        with one_blas_thread():
+            point = assembled(flow.net, self._data, self._solved, self._stuck, self._setting)
+        return _limit(point, status, flow, tuple(self._predictions))
 
 
 class _Clock:
@@ -218,17 +284,17 @@ class _Clock:
 
 
 def _prediction(
-    flow: FlowResult, before: Solved | None, solved: Solved | None, stuck: IntArray
+    flow: FlowResult, before: Solved | None, solved: Solved | None, nothing: Status
 ) -> FlowPrediction:
     if solved is None:
-        status = Status.STUCK_POINTS if len(stuck) else Status.NOT_SOLVED
-        return FlowPrediction(flow.log_inverse_loss, status, math.nan, 0, False)
+        return FlowPrediction(flow.log_inverse_loss, nothing, math.nan, 0, False, flow.evaluations)
     return FlowPrediction(
         flow.log_inverse_loss,
         solved.status,
         _normalized_margin(flow, solved),
         solved.corrections,
         before is not None and same_solution(before, solved),
+        flow.evaluations,
     )
 
 

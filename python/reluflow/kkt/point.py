@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reluflow._results import Result, Status
 from reluflow._threads import one_blas_thread
-from reluflow._validation import FloatArray, IntArray, as_number, require_memory
+from reluflow._validation import FloatArray, IntArray, as_number, as_positive_int, require_memory
 from reluflow.data import Dataset
 from reluflow.flow import FlowResult
 from reluflow.kkt.groups import NeuronGroups
+from reluflow.kkt.probe import GlobalProbe, global_probe
+from reluflow.kkt.program import gram_matrix
 from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
 from reluflow.kkt.shortest import shortest
 from reluflow.kkt.solve import Solved, solve_groups
@@ -73,7 +75,7 @@ class KKTPoint(Result):
     groups : tuple of Group
         Live groups first.
     stuck_points : ndarray of int64
-        With status ``stuck_points``: the examples for which no multipliers exist.
+        With status ``stuck_points`` or ``dead_class``: the examples for which no multipliers exist.
     strict : bool
         Whether no constraint vanishes together with its multiplier. Where one does, however small
         a change of the data may change support, kinks or patterns.
@@ -82,6 +84,8 @@ class KKTPoint(Result):
     pattern_changes : int
         How often the neurons' patterns were replaced by those of the solution (see
         ``correct_pattern`` of `kkt_point`).
+    probe : GlobalProbe or None
+        Whether a larger normalised margin exists, where that was asked for.
     """
 
     status: Status
@@ -101,6 +105,23 @@ class KKTPoint(Result):
     newton_steps: int
     set_changes: int
     pattern_changes: int
+    probe: GlobalProbe | None
+
+    @property
+    def uncertainties(self) -> tuple[str, ...]:
+        """What else than the status says is not certain, as sentences."""
+        found = []
+        if self.pattern_changes:
+            found.append(
+                "the flow's neurons are not yet active on what their limits are active on; "
+                f"their patterns were replaced {self.pattern_changes} times"
+            )
+        if self.status == Status.CONVERGED and not self.strict:
+            found.append(
+                "a constraint vanishes together with its multiplier, so that small changes of the "
+                "data may change support, kinks or patterns"
+            )
+        return tuple(found)
 
     @property
     def residuals(self) -> KKTResiduals:
@@ -132,6 +153,9 @@ class KKTPoint(Result):
         if len(self.stuck_points):
             shown = ", ".join(str(i) for i in self.stuck_points[:10])
             lines.append(f"  stuck examples      {shown}{', ...' * (len(self.stuck_points) > 10)}")
+        if self.probe is not None:
+            lines.append(f"  global?             {self.probe}")
+        lines += [f"  not certain         {sentence}" for sentence in self.uncertainties]
         return "\n".join(lines)
 
 
@@ -143,6 +167,7 @@ def kkt_point(
     bias: bool = True,
     tol: float = 1e-12,
     correct_pattern: bool = False,
+    probe_starts: int = 0,
 ) -> KKTPoint:
     """The KKT point with the activation pattern of a network, such as the end of a flow.
 
@@ -163,18 +188,21 @@ def kkt_point(
     correct_pattern : bool
         Whether a solution that is active on other helpful examples than its neurons were gives
         them its own pattern, again and again until the two agree.
+    probe_starts : int
+        Starts of `global_probe`, which asks whether a larger margin exists; 0 leaves it out.
 
     Returns
     -------
     KKTPoint
         With status ``inconsistent_pattern`` where the solution is active on other helpful examples
         than its neurons were: then it is no KKT point, and the flow must go on. With status
-        ``stuck_points`` where no multipliers exist, because no neuron reaches those examples.
+        ``stuck_points`` or ``dead_class`` where no multipliers exist, because no neuron reaches
+        the examples in ``stuck_points``.
 
     Raises
     ------
     ValueError
-        If shapes disagree.
+        If shapes disagree, or the flow came to rest with an example on the wrong side.
     MemoryError
         If the Gram matrix would not fit.
 
@@ -184,6 +212,11 @@ def kkt_point(
     sections 4.3 to 4.7, for groups, the program and the iteration.
     """
     net = flow_or_net.net if isinstance(flow_or_net, FlowResult) else flow_or_net
+    if isinstance(flow_or_net, FlowResult) and flow_or_net.status == Status.NOT_SEPARABLE:
+        raise ValueError(
+            f"flow ended not separable, with {int((flow_or_net.margins <= 0).sum())} of {data.n} "
+            "margins not above 0; it tends to a KKT point only if it classifies every example"
+        )
     require_dim("data.X", data.dim, net)
     if not bias and net.b.any():
         raise ValueError(
@@ -200,23 +233,28 @@ def kkt_point(
             solved = solve_groups(
                 net, groups, K, data.y, train_output=train_output, correct=correct_pattern
             )
-        return assembled(net, data, solved, stuck, Setting(train_output, bias, tol))
-
-
-def gram_matrix(data: Dataset, *, bias: bool) -> FloatArray:
-    """K_il = x~_i . x~_l."""
-    K: FloatArray = data.X @ data.X.T
-    if bias:
-        K += 1.0
-    return K
+        setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
+        return assembled(net, data, solved, stuck, setting)
 
 
 class Setting(NamedTuple):
-    """What is trained, and the residual up to which a point is one."""
+    """What is trained, the residual up to which a point is one, and starts of the probe."""
 
     train_output: bool
     bias: bool
     tol: float
+    probe_starts: int
+
+
+def checked_starts(probe_starts: int, train_output: bool) -> int:
+    """``probe_starts`` as given, where the probe knows an answer."""
+    starts = as_positive_int("probe_starts", probe_starts, minimum=0)
+    if starts and not train_output:
+        raise ValueError(
+            "probe_starts needs train_output=True: the probe is about networks whose output "
+            "weights are trained"
+        )
+    return starts
 
 
 def assembled(
@@ -230,7 +268,7 @@ def assembled(
         lam, limit = np.zeros(data.n), net
         described: tuple[Group, ...] = ()
         clarke = (data.X @ net.W.T + net.b > 0).astype(np.float64)
-        status = Status.STUCK_POINTS if len(stuck) else Status.NOT_SOLVED
+        status = without_solution(data, stuck)
         steps = changes = corrections = 0
         strict = False
     else:
@@ -245,7 +283,7 @@ def assembled(
     )
     if status in (Status.CONVERGED, Status.DEGENERATE) and residuals.worst > setting.tol:
         status = Status.NOT_SOLVED
-    return KKTPoint(
+    point = KKTPoint(
         status=status,
         net=limit,
         multipliers=lam,
@@ -263,7 +301,20 @@ def assembled(
         newton_steps=steps,
         set_changes=changes,
         pattern_changes=corrections,
+        probe=None,
     )
+    if setting.probe_starts and status in (Status.CONVERGED, Status.DEGENERATE):
+        probe = global_probe(point, data, bias=setting.bias, starts=setting.probe_starts)
+        point = replace(point, probe=probe)
+    return point
+
+
+def without_solution(data: Dataset, stuck: IntArray) -> Status:
+    """Why there is no KKT point: examples that no group reaches, or a solver that failed."""
+    if not len(stuck):
+        return Status.NOT_SOLVED
+    left = np.delete(data.y, stuck)
+    return Status.STUCK_POINTS if (left > 0).any() and (left < 0).any() else Status.DEAD_CLASS
 
 
 def _spread(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reluflow._validation import BoolArray, FloatArray, IntArray
+from reluflow.data import Dataset
 
 
 class Solution(NamedTuple):
@@ -129,3 +130,11 @@ def variables(program: GroupProgram, active: ActiveSet) -> Variables:
         np.concatenate([support, example]).astype(np.int64),
         np.concatenate([of_multipliers, of_forces]),
     )
+
+
+def gram_matrix(data: Dataset, *, bias: bool) -> FloatArray:
+    """K_il = x~_i . x~_l."""
+    K: FloatArray = data.X @ data.X.T
+    if bias:
+        K += 1.0
+    return K

@@ -24,6 +24,7 @@ NO_FORCE, AT_KINK, FULL = 0, 1, 2
 
 _MAX_PIVOTS = 25
 _MAX_GRADIENTS = 3000
+_MAX_ASCENTS = 30
 # Iterations between two looks at the bracket.
 _LOOK = 20
 # Relative to the size of what is compared: signs are zero, a bracket is closed.
@@ -57,7 +58,7 @@ def shortest_of_pattern(
     own, cap = pattern * lam, np.where(harmful, lam, 0.0)
     found = _pivoted(K, own, cap, np.zeros(len(lam), dtype=np.int8))
     if found is None:
-        t = bounded(K, own[None], cap[None], level=math.inf).force[0]
+        t = bounded(K, own[None], cap[None]).force[0]
         states = _states(K, own, cap, t)
         found = _pivoted(K, own, cap, states) or (t, states)
     t, states = found
@@ -108,11 +109,19 @@ def _states(K: FloatArray, own: FloatArray, cap: FloatArray, t: FloatArray) -> S
     return states
 
 
-def bounded(K: FloatArray, own: FloatArray, cap: FloatArray, *, level: float) -> Bracket:
+def bounded(
+    K: FloatArray,
+    own: FloatArray,
+    cap: FloatArray,
+    *,
+    level: float = math.nan,
+    closed: float = _CLOSED,
+) -> Bracket:
     """Brackets of rho for rows own = lam on P and caps = lam on harmful examples, both (G, n).
 
-    Ends where every bracket is closed or on one side of ``level``. Nesterov's method with restarts
-    (O'Donoghue & Candes 2015) for the upper bounds; u = a/||a|| gives the lower ones, because
+    Ends where every bracket is closed, to ``closed`` of its value, or on one side of ``level`` if
+    there is one. Upper bounds are by Nesterov's method with restarts (O'Donoghue & Candes 2015),
+    lower ones by u = a/||a||, because
     rho = max over unit u of sum_P lam_i u . x~_i - sum_i lam_i relu(u . x~_i) over harmful i.
     """
     step = 1 / _largest(K)
@@ -120,8 +129,8 @@ def bounded(K: FloatArray, own: FloatArray, cap: FloatArray, *, level: float) ->
     for iteration in range(_MAX_GRADIENTS + 1):
         if iteration % _LOOK == 0:
             bracket = _bracket(K, own, cap, t)
-            closed = bracket.upper - bracket.lower <= _CLOSED * np.maximum(bracket.upper, 1e-300)
-            if (closed | (bracket.lower > level) | (bracket.upper <= level)).all():
+            narrow = bracket.upper - bracket.lower <= closed * np.maximum(bracket.upper, 1e-300)
+            if (narrow | (bracket.lower > level) | (bracket.upper <= level)).all():
                 break
         before = t
         t = np.clip(ahead + step * ((own - ahead) @ K), 0, cap)
@@ -130,6 +139,41 @@ def bounded(K: FloatArray, own: FloatArray, cap: FloatArray, *, level: float) ->
         drift = np.where(uphill, 0.0, (momentum - 1) / following)
         ahead, momentum = t + drift[:, None] * (t - before), following
     return bracket
+
+
+def climb(
+    K: FloatArray,
+    lam: FloatArray,
+    y: FloatArray,
+    sign: FloatArray,
+    pattern: BoolArray,
+    *,
+    closed: float = _CLOSED,
+) -> tuple[FloatArray, FloatArray]:
+    """Local maxima over unit u of f(u) = sign sum_i lam_i y_i relu(u . x~_i), uphill from patterns.
+
+    For a pattern the best u is its shortest direction; the helpful examples that this one is active
+    on are the next pattern, until they are the same (convex-concave procedure). Returns f (s,) and
+    u = sum_i C_si x~_i as C (s, n).
+    """
+    helpful = (sign[:, None] * y > 0) & (lam > 0)
+    cap = np.where(sign[:, None] * y < 0, lam, 0.0)
+    value, direction = np.zeros(len(sign)), np.zeros(pattern.shape)
+    rows, now = np.arange(len(sign)), pattern & helpful
+    for _ in range(_MAX_ASCENTS):
+        own = np.where(now, lam, 0.0)
+        # Directions need not be exact: f is evaluated at what they are.
+        a = own - bounded(K, own, cap[rows], closed=closed).force
+        z = a @ K
+        length = np.sqrt(np.maximum(np.einsum("si,si->s", a, z), 1e-300))
+        value[rows] = sign[rows] * (np.maximum(z, 0) @ (lam * y)) / length
+        direction[rows] = a / length[:, None]
+        following = (z > 0) & helpful[rows]
+        moving = (following != now).any(axis=1)
+        if not moving.any():
+            break
+        rows, now = rows[moving], following[moving]
+    return value, direction
 
 
 def _bracket(K: FloatArray, own: FloatArray, cap: FloatArray, t: FloatArray) -> Bracket:

@@ -13,6 +13,7 @@ from reluflow.kkt.groups import NeuronGroups
 from reluflow.kkt.newton import NewtonResult, newton, unfinished
 from reluflow.kkt.program import ActiveSet, GroupProgram, Solution, variables
 from reluflow.kkt.quadratic import QuadraticProgram, solve
+from reluflow.kkt.shortest import climb
 from reluflow.kkt.start import linear_start
 from reluflow.network import TwoLayerNet
 
@@ -20,6 +21,8 @@ from reluflow.network import TwoLayerNet
 _ZERO = 1e-10
 _MAX_PRICING = 20
 _MAX_CORRECTIONS = 12
+# Groups that would grow past 1 by more than this, at directions accurate to as much, are not dead.
+_GROWING = 1e-6
 
 
 class Solved(NamedTuple):
@@ -27,6 +30,8 @@ class Solved(NamedTuple):
 
     Attributes
     ----------
+    given : NeuronGroups
+        The groups before their patterns were corrected.
     corrections : int
         How often patterns were replaced by those of the solution.
     status : Status
@@ -34,6 +39,7 @@ class Solved(NamedTuple):
         or ``not_solved`` where the solution has the digits of the interior-point method alone.
     """
 
+    given: NeuronGroups
     groups: NeuronGroups
     program: GroupProgram
     found: NewtonResult
@@ -56,24 +62,30 @@ def solve_groups(
     Parameters
     ----------
     correct : bool
-        Whether a solution that is active on other helpful examples than its neurons are replaces
-        their patterns by its own, until the two agree.
+        Whether patterns are corrected. A solution that is active on other helpful examples than its
+        neurons are replaces their patterns by its own; a dying group whose direction, followed
+        uphill, would grow faster than the live ones takes the pattern that it arrives at.
     near : Solved or None
         The solution of similar groups.
     """
-    first: Solved | None = None
+    if near is not None and groups.same_as(near.given):
+        return near
+    given, first, seen = groups, None, [groups]
     for corrections in range(_MAX_CORRECTIONS + 1):
         solved = _solve_once(net, groups, K, y, train_output, near)
         if solved is None:
             break
-        solved = solved._replace(corrections=corrections)
+        solved = solved._replace(given=given, corrections=corrections)
         if first is None:
             first = solved
-        if solved.status != Status.INCONSISTENT_PATTERN:
-            return solved
-        corrected = groups.with_patterns(_own_patterns(solved)) if correct else groups
-        if corrected.same_as(groups) or len(corrected.unreached()):
+        if not correct:
             break
+        corrected = groups.with_patterns(_corrected(solved))
+        if corrected.same_as(groups):
+            return solved
+        if len(corrected.unreached()) or any(corrected.same_as(other) for other in seen):
+            break
+        seen.append(corrected)
         groups, near = corrected, solved
     return first
 
@@ -86,15 +98,13 @@ def _solve_once(
     train_output: bool,
     near: Solved | None,
 ) -> Solved | None:
-    if near is not None and groups.same_as(near.groups) and near.corrections == 0:
-        return near
     masses = groups.masses(net)
     fixed = None if train_output else masses
     program = GroupProgram(K, y, groups.sign, groups.pattern, fixed)
     found = _trained_output(program, masses, near) if train_output else _fixed_output(program)
     if found is None:
         return None
-    return Solved(groups, program, found, 0, _status(program, found))
+    return Solved(groups, groups, program, found, 0, _status(program, found))
 
 
 def _status(program: GroupProgram, found: NewtonResult) -> Status:
@@ -118,6 +128,15 @@ def _consistent(program: GroupProgram, found: NewtonResult) -> bool:
     return bool((z[pattern] > -flat).all() and (z[~pattern & ~harmful] < flat).all())
 
 
+def _corrected(solved: Solved) -> BoolArray:
+    """Patterns after one correction; those of the program where there is nothing to correct."""
+    if solved.status == Status.INCONSISTENT_PATTERN:
+        return _own_patterns(solved)
+    if solved.status == Status.NOT_SOLVED or solved.program.fixed_mass is not None:
+        return solved.program.pattern
+    return _grown_patterns(solved)
+
+
 def _own_patterns(solved: Solved) -> BoolArray:
     """The helpful examples that each direction of the solution is active on; dead ones keep P."""
     program, found = solved.program, solved.found
@@ -127,6 +146,26 @@ def _own_patterns(solved: Solved) -> BoolArray:
     twin = found.twin_of
     patterns = program.pattern.copy()
     patterns[twin >= 0] = own[twin[twin >= 0]]
+    return patterns
+
+
+def _grown_patterns(solved: Solved) -> BoolArray:
+    """Dying groups that climb past 1 take the pattern of where they arrive."""
+    program, lam = solved.program, solved.found.solution.lam
+    patterns = program.pattern.copy()
+    dying = np.flatnonzero(solved.found.twin_of < 0)
+    if len(dying):
+        value, direction = climb(
+            program.K,
+            lam,
+            program.y,
+            program.sign[dying],
+            program.pattern[dying],
+            closed=_GROWING,
+        )
+        growing = value > 1 + _GROWING
+        z = direction[growing] @ program.K
+        patterns[dying[growing]] = ~program.harmful[dying[growing]] & (z > 0)
     return patterns
 
 

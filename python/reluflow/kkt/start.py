@@ -69,20 +69,16 @@ def _shortest_separator(
     examples in use; those with the wrong sign of beta leave, those violated enter.
     """
     sign = np.where(own, 1.0, -1.0)
-    used = own.copy()
+    used, system = own.copy(), _GrowingSystem(K)
     seen: set[bytes] = set()
     for _ in range(_MAX_CHANGES):
         if used.tobytes() in seen:
             return None
         seen.add(used.tobytes())
-        rows = np.flatnonzero(used)
-        try:
-            factor = scipy.linalg.cho_factor(K[np.ix_(rows, rows)], check_finite=False)
-        except np.linalg.LinAlgError:
+        beta = system.solve(used, own.astype(np.float64))
+        if beta is None:
             return None
-        beta = np.zeros(len(K))
-        beta[rows] = scipy.linalg.cho_solve(factor, own[rows].astype(float), check_finite=False)
-        z = K[:, rows] @ beta[rows]
+        z = K @ beta
         missing = sign * (own - z)
         small, flat = _ZERO * np.abs(beta).max(), _ZERO * max(np.abs(z).max(), 1.0)
         wrong = used & (sign * beta < -small)
@@ -91,3 +87,46 @@ def _shortest_separator(
             return beta, math.sqrt(max(float(beta @ z), 0.0))
         used = (used & ~wrong) | violated
     return None
+
+
+class _GrowingSystem:
+    """K on a set of examples, factorised; a larger set extends the factor of the one before."""
+
+    def __init__(self, K: FloatArray) -> None:
+        self._K = K
+        self._rows = np.empty(0, dtype=np.int64)
+        self._factor = np.empty((0, 0))
+
+    def solve(self, used: BoolArray, right: FloatArray) -> FloatArray | None:
+        """beta (n,), zero outside ``used``, with K beta = right there; None where K is singular."""
+        if not used[self._rows].all():
+            self._rows, self._factor = self._rows[:0], self._factor[:0, :0]
+        fresh = used.copy()
+        fresh[self._rows] = False
+        new = np.flatnonzero(fresh)
+        if len(new) and not self._extend(new):
+            return None
+        beta = np.zeros(len(used))
+        beta[self._rows] = scipy.linalg.cho_solve(
+            (self._factor, True), right[self._rows], check_finite=False
+        )
+        return beta
+
+    def _extend(self, new: IntArray) -> bool:
+        old, total = len(self._rows), len(self._rows) + len(new)
+        factor = np.zeros((total, total), order="F")
+        corner = self._K[np.ix_(new, new)]
+        if old:
+            side = scipy.linalg.solve_triangular(
+                self._factor, self._K[np.ix_(self._rows, new)], lower=True, check_finite=False
+            )
+            corner -= side.T @ side
+            factor[:old, :old], factor[old:, :old] = self._factor, side.T
+        try:
+            factor[old:, old:] = scipy.linalg.cholesky(
+                corner, lower=True, overwrite_a=True, check_finite=False
+            )
+        except np.linalg.LinAlgError:
+            return False
+        self._rows, self._factor = np.concatenate([self._rows, new]), factor
+        return True

@@ -11,7 +11,12 @@ from reluflow.reference.deep import (
     deep_gradient,
     deep_gradient_flow,
 )
-from reluflow.reference.flow import FlowOutcome, FlowStatus, gradient_flow
+from reluflow.reference.flow import (
+    FlowOutcome,
+    FlowStatus,
+    gradient_flow,
+    gradient_flow_ensemble,
+)
 from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
 from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
@@ -52,6 +57,7 @@ __all__ = [
     "deep_gradient_flow",
     "forward",
     "gradient_flow",
+    "gradient_flow_ensemble",
     "gram_gradient",
     "log_line_masses",
     "log_loss_weights",

@@ -54,6 +54,7 @@ class Ending:
 class FlowOutcome(Ending):
     """Where the flow of a two-layer network ended."""
 
+    seconds: float
     weights: FloatArray
     bias: FloatArray
     output: FloatArray
@@ -129,6 +130,7 @@ def gradient_flow(
         helpful = labels[:, None] * v > 0
         return np.flatnonzero(~((inputs @ W.T + b > 0) & helpful).any(1))
 
+    start = time.perf_counter()
     ending, theta = follow(
         Model(evaluate, unreachable, comes_to_rest=margin_loss(loss).has_minimizer),
         np.concatenate([weights.ravel(), bias, output]),
@@ -138,7 +140,8 @@ def gradient_flow(
         progress,
     )
     W, b, v = _unpack(theta, m, d)
-    return FlowOutcome(**vars(ending), weights=W, bias=b, output=v)
+    seconds = time.perf_counter() - start
+    return FlowOutcome(**vars(ending), seconds=seconds, weights=W, bias=b, output=v)
 
 
 def follow(
@@ -171,6 +174,52 @@ def follow(
         flow.rejected,
     )
     return ending, flow.theta
+
+
+def gradient_flow_ensemble(
+    networks: list[tuple[FloatArray, FloatArray, FloatArray]],
+    data: list[tuple[FloatArray, FloatArray]],
+    gram: list[bool],
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    method: FlowMethod,
+    kink_ramp: float,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None,
+) -> list[FlowOutcome]:
+    """One flow after the other; time left is shared."""
+    start = time.perf_counter()
+    outcomes = []
+    for network, examples, form in zip(networks, data, gram, strict=True):
+        left = max_seconds - (time.perf_counter() - start)
+        outcomes.append(
+            gradient_flow(
+                *network,
+                *examples,
+                loss,
+                train_output,
+                train_bias,
+                form,
+                method,
+                kink_ramp,
+                log_inverse_loss,
+                rtol,
+                max_evaluations,
+                left,
+                1,
+                None,
+            )
+        )
+        if progress is not None:
+            progress(len(outcomes))
+        if outcomes[-1].status is FlowStatus.interrupted:
+            max_seconds = 0.0
+    return outcomes
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The steps of a proof that no perturbation shorter than some bound flips a point.
 
 What is known at a node of the proof's tree are intervals of the pre-activations; the root starts
-with those of the ball. docs/theory.md, section 7.9.
+with those of the ball. docs/theory.md, section 7.10.
 """
 
 from __future__ import annotations

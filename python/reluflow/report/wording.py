@@ -244,10 +244,11 @@ def _limit_caveat(result: DoubleEdge) -> str:
         return ""
     if not limit_is_known(result):
         return f"The limit of the flow is not known: {limit.status.sentence}"
+    probed = "" if limit.probe is None else f" Whether it is global: {limit.probe.sentence}."
     return (
         f"The limit of the flow is a KKT point up to {number(limit.residuals.worst, 2)} in every "
         f"residual; that it is the limit rests on two predictions that agree, the later one at "
-        f"log(1/L) = {number(limit.flow.log_inverse_loss)}."
+        f"log(1/L) = {number(limit.flow.log_inverse_loss)}.{probed}"
     )
 
 

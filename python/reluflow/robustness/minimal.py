@@ -24,6 +24,7 @@ from reluflow._validation import (
     as_labels,
     as_number,
     as_positive_int,
+    one_of,
     require_memory,
 )
 from reluflow.certificates import RadiusCertificates
@@ -33,7 +34,9 @@ from reluflow.network import HasDim, TwoLayerNet, require_dim
 from reluflow.robustness._certified import certificates_of
 from reluflow.robustness._deep_search import DeepBounds, search_deep
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
+from reluflow.robustness._least_distance import METRICS
 from reluflow.robustness._merging import Merging, merged_network
+from reluflow.robustness._other_norms import search_in_norm
 from reluflow.robustness._row_space import RowSpace
 from reluflow.robustness._targets import targets_for
 
@@ -101,6 +104,8 @@ class Perturbations(Result):
         Version, backend, instruction set and number of threads.
     seconds : float
         Wall time.
+    norm : str
+        In which radius and bounds are measured.
     certificates : RadiusCertificates or None
         With ``keep_certificates``: what proves the radii, to be saved and checked by
         `reluflow verify`.
@@ -120,6 +125,7 @@ class Perturbations(Result):
     status: Status
     provenance: dict[str, Any]
     seconds: float
+    norm: str = "l2"
     certificates: RadiusCertificates | None = None
     merging: Merging | None = None
 
@@ -143,6 +149,8 @@ class Perturbations(Result):
             f"Smallest perturbations of {n} points",
             f"  definition          {self.definition}: {DEFINITIONS[self.definition]}",
         ]
+        if self.norm != "l2":
+            lines.append(f"  norm                {self.norm}: radii are upper bounds")
         if n:
             low, middle, high = (_order_statistic(self.radius, share) for share in (0.0, 0.5, 1.0))
             methods = ", ".join(f"{name} {m}" for name, m in Counter(self.method).most_common())
@@ -178,6 +186,7 @@ def min_perturbation(
     X: ArrayLike,
     y: ArrayLike | None = None,
     *,
+    norm: str = "l2",
     definition: str = "nonstrict",
     rtol: float = 1e-6,
     max_seconds: float | None = None,
@@ -199,7 +208,7 @@ def min_perturbation(
     A `DeepNet` that is a two-layer ReLU network (`DeepNet.to_two_layer`) is treated as one. Of any
     other the radius is an upper bound, from a search that turns rays towards the boundary's
     normal, and the lower bound is the margin over the product of the layers' spectral norms, 0 for
-    polynomial activations (docs/theory.md, section 8).
+    polynomial activations (docs/theory.md, section 9).
 
     Parameters
     ----------
@@ -209,6 +218,11 @@ def min_perturbation(
     y : array_like, shape (n,), optional
         Labels -1 and +1; by default the sign of N(x), +1 where that is 0. A point that is
         misclassified has radius 0.
+    norm : {"l2", "linf", "l1"}
+        In which perturbations are measured. Only Euclidean ones are proved: with ``"linf"`` and
+        ``"l1"`` the radius is an upper bound, from the same local search with linear programs as
+        projections, in the coordinates of ``X``, and the lower bound is y N(x) over a Lipschitz
+        constant.
     definition : {"nonstrict", "strict"}
         Whether y N(x + delta) <= 0 or < 0 counts as flipped. They differ where the network is 0 on
         a whole region. With "strict" the radius is the infimum.
@@ -248,6 +262,7 @@ def min_perturbation(
     require_dim("X", points.shape[1], net)
     labels = None if y is None else as_labels("y", y, len(points))
     is_strict(definition)
+    one_of("norm", norm, METRICS)
     merge_tol = as_number("merge_tol", merge_tol, at_least=0)
     if merge_tol >= 1:
         raise ValueError(f"merge_tol must be below 1; got {merge_tol:g}")
@@ -267,13 +282,24 @@ def min_perturbation(
         if not net.is_two_layer:
             targets, order = targets_for(points, labels, source)
             _require_nonstrict(definition)
+            if norm != "l2":
+                raise ValueError(f"norm={norm!r} is for two-layer networks; use 'l2'")
             if keep_certificates:
                 raise ValueError(
                     "keep_certificates needs a two-layer network: others have no proofs"
                 )
+            if merge_tol > 0:
+                raise ValueError("merge_tol is for two-layer networks")
             bounds = search_deep(net, points, labels, targets, order, max_seconds=seconds)
             return _of_deep_network(net, bounds, points, labels, rtol, start)
         net = net.to_two_layer()
+    if norm != "l2":
+        if keep_certificates:
+            raise ValueError(f"keep_certificates needs norm='l2': nothing is proved in {norm}")
+        if merge_tol > 0:
+            raise ValueError(f"merge_tol needs norm='l2'; got norm={norm!r}")
+        bounds_of = _Bounded(norm, net, points, labels, definition, rtol, seconds, threads)
+        return bounds_of.perturbations(kernel, source, start)
     targets, order = targets_for(points, labels, source)
     examples = _Examples(points, labels, targets, order)
     settings = _Settings(
@@ -494,6 +520,63 @@ def _status(stopped: str, proved: BoolArray) -> Status:
 def _order_statistic(values: FloatArray, share: float) -> float:
     """A quantile without interpolation, so that infinities do no harm."""
     return float(np.quantile(values, share, method="inverted_cdf"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounded:
+    """Perturbations in other norms than the Euclidean one, which are not proved."""
+
+    norm: str
+    net: TwoLayerNet
+    points: FloatArray
+    labels: FloatArray
+    definition: str
+    rtol: float
+    seconds: float
+    threads: int
+
+    def perturbations(
+        self, kernel: ModuleType, source: ClusterModel | Dataset | None, start: float
+    ) -> Perturbations:
+        _require_own_coordinates(self.norm, source)
+        bounds = search_in_norm(
+            self.norm,
+            RowSpace.of(self.net),
+            self.points,
+            self.labels,
+            *targets_for(self.points, self.labels, source),
+            is_strict(self.definition),
+            start + self.seconds,
+            kernel,
+        )
+        found = np.isfinite(bounds.radius) & (bounds.radius > 0)
+        moved = self.points[found] + (1 + _OVERSHOOT) * bounds.perturbation[found]
+        margins = self.labels[found] * self.net(moved, num_threads=self.threads)
+        flips = is_flipped(margins, self.definition)
+        known = bounds.radius == 0
+        return Perturbations(
+            radius=bounds.radius,
+            lower_bound=bounds.lower_bound,
+            perturbation=bounds.perturbation,
+            proved=known,
+            method=tuple(np.where(known, "misclassified", "local search").tolist()),
+            nodes=np.zeros(len(self.points), dtype=np.int64),
+            flips=float(flips.mean()) if len(flips) else 1.0,
+            definition=self.definition,
+            rtol=self.rtol,
+            status=_status("none" if bounds.finished else "deadline", known),
+            provenance=provenance(backend="native", num_threads=self.threads),
+            seconds=time.perf_counter() - start,
+            norm=self.norm,
+        )
+
+
+def _require_own_coordinates(norm: str, source: ClusterModel | Dataset | None) -> None:
+    if isinstance(source, ClusterModel) and source.ambient_dim != source.dim:
+        raise ValueError(
+            f"norm={norm!r} depends on the axes, which reduced coordinates have lost; use "
+            "coordinates='ambient'"
+        )
 
 
 class _Check:

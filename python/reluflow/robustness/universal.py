@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,18 @@ from reluflow._validation import FloatArray, as_array, as_number, as_positive_in
 from reluflow.data import ClusterModel, Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.network import HasDim, TwoLayerNet, require_dim
-from reluflow.robustness._deep_rays import first_crossings, piecewise_linear, restricted
-from reluflow.robustness._definition import DEFINITIONS, is_strict
-from reluflow.robustness._row_space import RowSpace
+from reluflow.robustness._common_shift import AT_THE_FLOOR
+from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
+from reluflow.robustness._rays import DeepRays, Rays, TwoLayerRays
+from reluflow.robustness._shift_search import ShiftSearch
 from reluflow.robustness._targets import cluster_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# A shift is checked at so many times itself.
+_OVERSHOOT = 1 + 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,7 @@ class FlipCurve(Result):
 
 @dataclass(frozen=True, eq=False)
 class Universal(Result):
-    """A perturbation z for all examples: x - y z flips.
+    """A perturbation z for all examples: x - y z flips, or x + z where it is not signed.
 
     Attributes
     ----------
@@ -67,6 +73,17 @@ class Universal(Result):
     norm_positive, norm_negative : float
         Norms that flip the fraction ``flip`` of the positive and of the negative examples; nan
         where there are none.
+    signed : bool
+        Whether the shift is against each example's own label.
+    means_norm : float
+        ``norm`` along the weighted sum of means on the same examples, for comparison; nan for a
+        direction that was given.
+    floor : float
+        Of ``"optimised"``: no z flips the fraction below this norm, because some example of every
+        such part has a smallest perturbation that long. nan otherwise.
+    held_out : float
+        Of ``"optimised"``: fraction that z of norm ``norm`` flips of examples that it was not
+        optimised for; nan where there are none.
     scale : float
         sqrt(d/k), the norm for noise-free orthogonal means.
     examples : int
@@ -89,11 +106,20 @@ class Universal(Result):
     norm_100: float
     norm_positive: float
     norm_negative: float
+    signed: bool
+    means_norm: float
+    floor: float
+    held_out: float
     scale: float
     examples: int
     definition: str
     status: Status
     provenance: dict[str, Any]
+
+    @property
+    def proved(self) -> bool:
+        """Whether no shift that flips the fraction is shorter: ``norm`` meets ``floor`` to 1e-6."""
+        return math.isfinite(self.norm) and self.norm <= (1 + AT_THE_FLOOR) * self.floor
 
     @property
     def ratio(self) -> float:
@@ -102,7 +128,8 @@ class Universal(Result):
 
     def __str__(self) -> str:
         lines = [
-            f"Universal perturbation, x - y z, of {self.examples:,} examples",
+            f"Universal perturbation, x {'- y' if self.signed else '+'} z, of "
+            f"{self.examples:,} examples",
             f"  definition          {self.definition}: {DEFINITIONS[self.definition]}",
         ]
         for share, norm in ((50, self.norm_50), (95, self.norm_95), (100, self.norm_100)):
@@ -110,9 +137,16 @@ class Universal(Result):
         lines += [
             f"  {100 * self.flip:g} % of positive    {self._in_units(self.norm_positive)}",
             f"  {100 * self.flip:g} % of negative    {self._in_units(self.norm_negative)}",
-            f"  {self.status}",
         ]
-        return "\n".join(lines)
+        if not math.isnan(self.floor):
+            best = ", the shortest there is" if self.proved else ""
+            lines += [
+                f"  optimised, {100 * self.flip:g} %    {self._in_units(self.norm)}{best}",
+                f"  along the means     {self._in_units(self.means_norm)}",
+                f"  no z is below       {self._in_units(self.floor)}",
+                f"  held-out examples   {100 * self.held_out:.4g} % flip",
+            ]
+        return "\n".join([*lines, f"  {self.status}"])
 
     def _in_units(self, norm: float) -> str:
         if not math.isfinite(norm):
@@ -139,8 +173,11 @@ def universal_perturbation(
     *,
     direction: str | ArrayLike = "means",
     flip: float = 0.95,
+    signed: bool = True,
     n: int = 1000,
     examples: Dataset | None = None,
+    held_out: Dataset | None = None,
+    max_seconds: float | None = None,
     seed: Any = 0,
     definition: str = "nonstrict",
     backend: str = "native",
@@ -149,22 +186,34 @@ def universal_perturbation(
     """The norm at which one shift, x - y z, flips a given fraction of the examples.
 
     For every example the first crossing along the direction is found exactly, so that the curve of
-    flipped fractions is exact too (Frei et al. 2023, Theorem 4.2, for z along sum_q y_q mu_q).
+    flipped fractions is exact too (Frei et al. 2023, Theorem 4.2, for z along sum_q y_q mu_q). With
+    ``direction="optimised"`` the direction too is sought, by local search over which examples are
+    flipped and which neurons are active there, with convex problems solved by cutting planes: its
+    norm is an upper bound on the smallest, and `Universal.floor` a lower one (docs/theory.md,
+    section 7.9).
 
     Parameters
     ----------
     net : TwoLayerNet or DeepNet
     clusters_or_data : ClusterModel or Dataset
         Clusters, of which ``n`` fresh examples are drawn, or given examples.
-    direction : {"means"} or array_like, shape (d,)
+    direction : {"means", "optimised"} or array_like, shape (d,)
         "means" is sum_q y_q mu_q, the means of a Dataset being those of its clusters, or of its
-        classes where it names none.
+        classes where it names none. "optimised" is the best that was found for ``flip``, never
+        longer than "means".
     flip : float
         Fraction to flip, in (0, 1].
+    signed : bool
+        Whether every example is shifted against its own label, x - y z, or all alike, x + z.
     n : int
         Fresh examples drawn from a ClusterModel.
     examples : Dataset or None
         Examples to shift, instead of fresh ones or of the data set's own.
+    held_out : Dataset or None
+        Examples that an optimised direction is tried on afterwards; None means as many fresh ones
+        where there are clusters.
+    max_seconds : float or None
+        Time for "optimised"; the best that was found by then is returned.
     seed : int, Generator or None
         As for `numpy.random.default_rng`.
     definition : {"nonstrict", "strict"}
@@ -190,58 +239,93 @@ def universal_perturbation(
         data = _examples(clusters_or_data, net, n, seed)
     else:
         data = _examples(examples, net, n, seed)
-    z = _direction(direction, clusters_or_data, net)
+    optimised = isinstance(direction, str) and direction == "optimised"
+    z = _direction("means" if optimised else direction, clusters_or_data, net)
     length = float(np.linalg.norm(z))
     unit = z / length
     if isinstance(net, DeepNet) and net.is_two_layer:
         net = net.to_two_layer()
+    sign = -data.y if signed else np.ones(data.n)
+    rays: Rays
     if isinstance(net, DeepNet):
-        if strict:
-            raise ValueError(
-                "definition='strict' is for two-layer networks; deep ones are shifted with "
-                "'nonstrict'"
-            )
-        norms = _deep_crossings(net, data, unit)
+        _require_nothing_of_two_layers(strict, optimised)
+        rays = DeepRays(net, data, sign)
     else:
-        space = RowSpace.of(net)
-        norms = kernel.ray_crossings(
-            space.preactivations(data.X),
-            space.weights @ unit,
-            -data.y,
-            space.output,
-            space.constant,
-            data.y,
-            strict,
-            threads,
-        )
+        rays = TwoLayerRays.of(net, data, sign, strict, kernel, threads)
+    norms = rays.crossings(unit)
     norm = _norm_that_flips(norms, flip)
+    of_means = norm if isinstance(direction, str) else math.nan
+    status = Status.CONVERGED if math.isfinite(norm) else Status.NOT_REACHED
+    floor, tried = math.nan, math.nan
+    flipped = float((np.isfinite(norms) & (norms <= norm)).mean())
+    if optimised and isinstance(rays, TwoLayerRays):
+        needed = _examples_needed(data.n, flip)
+        search = ShiftSearch(rays, clusters_or_data, needed, definition, _deadline(max_seconds))
+        found = search.run(unit, norm)
+        status, floor = found.status, found.floor
+        if found.z is not None:
+            norm = length = float(np.linalg.norm(found.z))
+            unit = found.z / length
+            norms = rays.crossings(unit)
+            flipped = _flipped_share(net, data, signed, found.z, definition)
+        fresh = held_out if held_out is not None else _fresh(clusters_or_data, n, seed)
+        if fresh is not None and math.isfinite(norm):
+            require_dim("held_out", fresh.dim, net)
+            tried = _flipped_share(net, fresh, signed, norm * unit, definition)
     return Universal(
         direction=unit,
         norm=norm,
         eta=norm / length,
         flip=flip,
-        flipped=float((np.isfinite(norms) & (norms <= norm)).mean()),
+        flipped=flipped,
         curve=_curve(norms, data.y),
         norm_50=_norm_that_flips(norms, 0.5),
         norm_95=_norm_that_flips(norms, 0.95),
         norm_100=_norm_that_flips(norms, 1.0),
         norm_positive=_norm_that_flips(norms[data.y > 0], flip),
         norm_negative=_norm_that_flips(norms[data.y < 0], flip),
+        signed=signed,
+        means_norm=of_means,
+        floor=floor,
+        held_out=tried,
         scale=_scale(clusters_or_data),
         examples=data.n,
         definition=definition,
-        status=Status.CONVERGED if math.isfinite(norm) else Status.NOT_REACHED,
+        status=status,
         provenance=provenance(backend=backend, num_threads=threads),
     )
 
 
-def _deep_crossings(net: DeepNet, data: Dataset, unit: FloatArray) -> FloatArray:
-    # Along a polynomial network's rays a grid is searched, which needs an end.
-    reach = np.inf if piecewise_linear(net) else 4 * float(np.linalg.norm(data.X, axis=1).max())
-    longest = np.full(data.n, reach)
-    inside, basis = restricted(net)
-    shifts = -data.y[:, None] * (unit @ basis)
-    return first_crossings(inside, data.X @ basis, shifts, data.y, longest=longest)
+def _require_nothing_of_two_layers(strict: bool, optimised: bool) -> None:
+    asked = {"definition='strict'": strict, "direction='optimised'": optimised}
+    for name, wanted in asked.items():
+        if wanted:
+            raise ValueError(
+                f"{name} is for two-layer networks; deep ones are shifted along a direction, with "
+                "'nonstrict'"
+            )
+
+
+def _flipped_share(
+    net: TwoLayerNet | DeepNet, data: Dataset, signed: bool, z: FloatArray, definition: str
+) -> float:
+    """Share of examples that the shift flips, evaluated in the network itself."""
+    sign = -data.y if signed else np.ones(data.n)
+    margins = data.y * net(data.X + _OVERSHOOT * np.outer(sign, z))
+    return float(is_flipped(margins, definition).mean())
+
+
+def _fresh(source: ClusterModel | Dataset, n: int, seed: Any) -> Dataset | None:
+    """Examples from a stream of their own."""
+    if not isinstance(source, ClusterModel):
+        return None
+    return source.sample(n, np.random.default_rng(seed).spawn(1)[0])
+
+
+def _deadline(max_seconds: float | None) -> float:
+    if max_seconds is None:
+        return math.inf
+    return time.perf_counter() + as_number("max_seconds", max_seconds, at_least=0)
 
 
 def _examples(source: ClusterModel | Dataset, net: HasDim, n: int, seed: Any) -> Dataset:
@@ -257,12 +341,10 @@ def _direction(
     direction: str | ArrayLike, source: ClusterModel | Dataset, net: HasDim
 ) -> FloatArray:
     if isinstance(direction, str):
-        if direction == "optimised":
-            raise ValueError(
-                "direction='optimised' is not available yet; use 'means' or give an array"
-            )
         if direction != "means":
-            raise ValueError(f"direction={direction!r} is unknown; use 'means' or give an array")
+            raise ValueError(
+                f"direction={direction!r} is unknown; use 'means', 'optimised' or give an array"
+            )
         means, labels = cluster_means(source)
         z: FloatArray = labels @ means
     else:
@@ -298,6 +380,9 @@ def _curve(norms: FloatArray, labels: FloatArray) -> FlipCurve:
 def _norm_that_flips(norms: FloatArray, fraction: float) -> float:
     if len(norms) == 0:
         return math.nan
+    return float(np.sort(norms)[_examples_needed(len(norms), fraction) - 1])
+
+
+def _examples_needed(count: int, fraction: float) -> int:
     # Rounding of the product must not ask for one example more.
-    needed = max(1, math.ceil(fraction * len(norms) - 1e-9))
-    return float(np.sort(norms)[needed - 1])
+    return max(1, math.ceil(fraction * count - 1e-9))
