@@ -2,8 +2,8 @@
 
 The network is that of the demo: orthogonal means, d = 2000, k = 10, sigma = 0.2, n = 200, width
 100. Prints, for every attack, the mean and largest ratio of its perturbations to reluflow's radii,
-the share of its perturbations that really flip (evaluated in float64), the share of those that
-are shorter than reluflow's radius (which must be none), and seconds per 100 points.
+the share of the points that strictly flip (evaluated in float64), the share of those that are
+shorter than reluflow's radius (which must be none), and seconds per 100 points.
 
     python -m bench.attacks [--points 100] [--threads 1] [--init-scale 1e-3]
 """
@@ -15,7 +15,6 @@ import importlib.util
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 from bench.environment import run_inside
@@ -24,8 +23,6 @@ from bench.gradient_step import limit_threads
 PACKAGES = ["numpy", "torch==2.13.0", "foolbox==3.3.4", "tqdm"]
 # Its attack needs torch alone; what it asks for besides serves other attacks.
 ALONE = ("adv-lib==0.2.8",)
-# A peer's perturbation counts as shorter below this share of the radius.
-SHORTER = 1 - 1e-9
 
 
 def trained(arguments):
@@ -51,43 +48,15 @@ def trained(arguments):
     return flow.net, problem.clusters, data
 
 
-def logits(net, scale):
-    """A float64 torch module with one output a label, positive when that label is predicted.
-
-    Outputs are divided by ``scale``, which changes no perturbation and keeps the attacks' losses
-    away from underflow.
-    """
-    import torch
-
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.output = net.to_torch()
-
-        def forward(self, x):
-            value = self.output(x) / scale
-            return torch.cat([-value, value], dim=1)
-
-    return Logits().eval()
-
-
-def foolbox_attack(attack):
-    def run(model, inputs, labels):
-        import foolbox
-
-        wrapped = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6), device="cpu")
-        adversarial, _, _ = attack(wrapped, inputs, labels, epsilons=None)
-        return adversarial
-
-    return run
-
-
 def adv_lib_fmn(steps, room):
     """adv-lib's fast minimum-norm attack, loaded without the package's other attacks.
 
     It takes inputs in [0, 1], so the examples are scaled into a box that leaves ``room`` around.
     """
+    import numpy as np
     import torch
+
+    from reluflow.robustness._attack_adapters import logits
 
     package = importlib.util.find_spec("adv_lib").submodule_search_locations[0]
     path = Path(package) / "attacks" / "fast_minimum_norm.py"
@@ -95,78 +64,58 @@ def adv_lib_fmn(steps, room):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def run(model, inputs, labels):
-        low = float(inputs.min()) - room
-        width = float(inputs.max()) + room - low
+    def run(net, X, y):
+        model = logits(net, float(np.median(np.abs(net(X)))))
+        low = float(X.min()) - room
+        width = float(X.max()) + room - low
 
         class InBox(torch.nn.Module):
             def forward(self, u):
                 return model(low + width * u)
 
-        found = module.fmn(InBox(), (inputs - low) / width, labels, norm=2, steps=steps)
-        return low + width * found
+        labels = torch.tensor((y > 0).astype(np.int64))
+        found = module.fmn(InBox(), (torch.tensor(X) - low) / width, labels, norm=2, steps=steps)
+        return (low + width * found).detach().numpy()
 
     return run
 
 
 def peers(typical):
-    """Name and attack(model, inputs, labels) -> adversarial inputs; ``typical`` is a length."""
-    from foolbox.attacks import DDNAttack, L2DeepFoolAttack
+    """Name and attack(net, X, y) -> attacked X; ``typical`` is a length."""
+    from reluflow.robustness._attack_adapters import adapter
 
-    tuned = DDNAttack(init_epsilon=typical, steps=300, gamma=0.02)
+    names = ("foolbox DDN tuned", "foolbox DDN", "foolbox DeepFool")
     return {
-        "foolbox L2DDN, 300 steps": foolbox_attack(tuned),
-        "foolbox L2DDN, defaults": foolbox_attack(DDNAttack()),
-        "foolbox L2DeepFool": foolbox_attack(L2DeepFoolAttack()),
+        **{name: adapter(name, typical) for name in names},
         "adv-lib fmn, 200 steps": adv_lib_fmn(200, 4 * typical),
     }
 
 
 def measure(arguments):
     """One row a method."""
-    import numpy as np
     import torch
 
     import reluflow as rf
 
     torch.set_num_threads(arguments.threads)
     net, clusters, data = trained(arguments)
-    start = time.perf_counter()
-    ours = rf.min_perturbation(
-        net, data.X, data.y, clusters=clusters, num_threads=arguments.threads
+    typical = math.sqrt(clusters.ambient_dim / clusters.n_clusters)
+    found = rf.compare_attacks(
+        net, data.X, data.y, peers(typical), clusters=clusters, num_threads=arguments.threads
     )
-    seconds = time.perf_counter() - start
-    print(ours)
+    print(found.radii)
     header = ("method", "mean ratio", "max ratio", "flips", "below", "s/100", "times ours")
     print("{:<26}{:>12}{:>12}{:>8}{:>8}{:>10}{:>12}".format(*header))
-    scale = float(np.median(np.abs(net(data.X))))
-    inputs, labels = torch.tensor(data.X), torch.tensor((data.y > 0).astype(np.int64))
     hundred = 100 / data.n
-    yield {
-        "method": "reluflow",
-        "mean_ratio": 1.0,
-        "max_ratio": 1.0,
-        "flips": ours.flips,
-        "below": 0.0,
-        "seconds_per_100": seconds * hundred,
-        "times_ours": 1.0,
-    }
-    typical = math.sqrt(clusters.ambient_dim / clusters.n_clusters)
-    for name, attack in peers(typical).items():
-        start = time.perf_counter()
-        adversarial = attack(logits(net, scale), inputs, labels).detach().numpy()
-        taken = time.perf_counter() - start
-        flipped = data.y * net(adversarial) <= 0
-        ratio = np.linalg.norm(adversarial - data.X, axis=1) / ours.radius
-        counted = ratio[flipped & (ours.radius > 0)]
+    for name, row in found.table.iterrows():
         yield {
             "method": name,
-            "mean_ratio": float(counted.mean()) if len(counted) else math.nan,
-            "max_ratio": float(counted.max()) if len(counted) else math.nan,
-            "flips": float(flipped.mean()),
-            "below": float((counted < SHORTER).mean()) if len(counted) else 0.0,
-            "seconds_per_100": taken * hundred,
-            "times_ours": taken / seconds,
+            "mean_ratio": row["mean_ratio"],
+            "max_ratio": row["largest_ratio"],
+            "flips": row["strictly_flipped"],
+            "below": row["shorter"],
+            "seconds_per_100": row["seconds"] * hundred,
+            "times_ours": row["seconds"] / found.radii.seconds,
         }
 
 

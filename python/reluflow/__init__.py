@@ -67,9 +67,12 @@ from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem, draw
 from reluflow.reduction import Reduction
 from reluflow.robustness import (
+    AttackComparison,
+    AttackRow,
     FlipCurve,
     Perturbations,
     Universal,
+    compare_attacks,
     min_perturbation,
     robust_network,
     universal_perturbation,
@@ -77,6 +80,8 @@ from reluflow.robustness import (
 
 __all__ = [
     "AssumptionReport",
+    "AttackComparison",
+    "AttackRow",
     "CertificateError",
     "ClassError",
     "ClusterError",
@@ -115,6 +120,7 @@ __all__ = [
     "Universal",
     "__version__",
     "certify_kkt",
+    "compare_attacks",
     "double_edge",
     "draw",
     "flow_limit",
