@@ -156,6 +156,23 @@ def test_budgets_end_the_flow_with_what_there_is():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("options", [{}, {"class_labels": [1, -1, 1, -1]}], ids=str)
+def test_without_any_time_the_start_is_returned(options):
+    clusters = rf.ClusterModel.orthogonal(4, 60, 1.0, seed=0)
+    data = clusters.sample(40, 1)
+    nets = [rf.DeepNet.init(3, 20, 60, seed=0, **options)]
+    if not options:
+        nets.append(rf.TwoLayerNet.init(20, 60, 1.0, seed=0))
+    for net in nets:
+        flow = rf.gradient_flow(net, data, loss="logistic", max_seconds=0)
+        whole = rf.gradient_flow(net, data, loss="logistic", log_inverse_loss=-10.0)
+        assert flow.status == "max_seconds"
+        assert flow.evaluations == 0
+        np.testing.assert_allclose(flow.margins, whole.margins, rtol=1e-12, atol=1e-12)
+        assert flow.log_inverse_loss == pytest.approx(whole.log_inverse_loss, rel=1e-12)
+        assert flow.normalized_margin == pytest.approx(whole.normalized_margin, rel=1e-12)
+
+
 def test_ctrl_c_returns_what_there_is():
     problem = cluster_problem(n=200, d=400, width=100)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from reluflow._span import Span
-from reluflow._validation import FloatArray, require_memory
+from reluflow._validation import require_memory
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.flow.settings import FlowSettings, Observer
+from reluflow.flow.targets import targets
 from reluflow.network import require_dim
 
 # Longest step relative to the parameters' norm: outputs grow like its power of the depth.
@@ -58,37 +57,6 @@ def follow_deep(
     )
     reached = inside.with_theta(outcome.theta)
     return outcome, reached if span is None else span.lift(reached), form
-
-
-def targets(net: DeepNet, data: Dataset) -> FloatArray:
-    """What the kernels fit: labels, or classes where the network has an output for each.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` has no clusters, or other ones than the network has outputs.
-    """
-    if net.class_labels is None:
-        return data.y
-    if data.cluster is None:
-        raise ValueError(
-            f"net has {net.outputs} outputs, one a cluster; data must say which cluster each "
-            "example is of (Dataset(X, y, cluster))"
-        )
-    found = np.unique(data.cluster)
-    if found[0] < 0 or found[-1] >= net.outputs:
-        raise ValueError(
-            f"data.cluster must lie in 0..{net.outputs - 1}, one a output of net; "
-            f"it goes from {found[0]} to {found[-1]}"
-        )
-    wrong = np.flatnonzero(net.class_labels[data.cluster] != data.y)
-    if len(wrong):
-        i = int(wrong[0])
-        raise ValueError(
-            f"net.class_labels and data.y disagree on {len(wrong)} of {data.n} examples: example "
-            f"{i} of cluster {data.cluster[i]} has the label {data.y[i]:+g}"
-        )
-    return data.cluster.astype(np.float64)
 
 
 def _require(net: DeepNet, data: Dataset, settings: FlowSettings) -> None:

@@ -102,6 +102,7 @@ def gradient_flow_ensemble(
         settings.result(
             outcome,
             TwoLayerNet(outcome.weights, outcome.bias, outcome.output),
+            examples,
             settings.form_for(examples),
             outcome.seconds,
         )

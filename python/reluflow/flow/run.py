@@ -113,7 +113,7 @@ def gradient_flow(
     with flow_progress(progress, settings.log_inverse_loss) as observer:
         follow = follow_deep if isinstance(net, DeepNet) else _follow
         outcome, reached, form = follow(net, data, settings, observer)  # type: ignore[arg-type]
-    return settings.result(outcome, reached, form, time.perf_counter() - start)
+    return settings.result(outcome, reached, data, form, time.perf_counter() - start)
 
 
 def _follow(

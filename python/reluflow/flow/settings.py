@@ -15,6 +15,7 @@ from reluflow._provenance import provenance
 from reluflow._results import Status
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import (
+    FloatArray,
     as_number,
     as_positive_int,
     one_of,
@@ -30,6 +31,7 @@ from reluflow.flow.result import (
     FlowResult,
     Trajectory,
 )
+from reluflow.flow.targets import training_margins
 from reluflow.network import TwoLayerNet, require_dim
 
 METHODS = ("auto", "bogacki-shampine", "rkc2")
@@ -162,19 +164,24 @@ class FlowSettings:
         return self.kernel.MarginLoss(kind, self.label_smoothing)
 
     def result(
-        self, outcome: Any, net: TwoLayerNet | DeepNet, form: str, seconds: float
+        self, outcome: Any, net: TwoLayerNet | DeepNet, data: Dataset, form: str, seconds: float
     ) -> FlowResult:
         """What a kernel returned, as a result."""
         kind: Any = DeepFlowResult if isinstance(net, DeepNet) else FlowResult
+        trajectory, margins = outcome.trajectory, outcome.margins
+        status = Status(outcome.status.name)
+        if outcome.accepted_steps == 0 and status in (Status.MAX_SECONDS, Status.INTERRUPTED):
+            # The first gradient was cut short, and with it all that the kernel knew of the start.
+            trajectory, margins = self._start(net, data)
         result: FlowResult = kind(
             net=net,
-            status=Status(outcome.status.name),
-            log_inverse_loss=float(outcome.trajectory[-1, 0]),
-            evaluations=int(outcome.trajectory[-1, 4]),
-            margins=outcome.margins,
-            trajectory=Trajectory(*np.ascontiguousarray(outcome.trajectory.T)),
+            status=status,
+            log_inverse_loss=float(trajectory[-1, 0]),
+            evaluations=int(trajectory[-1, 4]),
+            margins=margins,
+            trajectory=Trajectory(*np.ascontiguousarray(trajectory.T)),
             stuck_points=outcome.unreachable,
-            normalized_margin=float(outcome.trajectory[-1, 3]),
+            normalized_margin=float(trajectory[-1, 3]),
             accepted_steps=int(outcome.accepted_steps),
             rejected_steps=int(outcome.rejected_steps),
             form=form,
@@ -184,6 +191,14 @@ class FlowSettings:
             seconds=seconds,
         )
         return result
+
+    def _start(self, net: TwoLayerNet | DeepNet, data: Dataset) -> tuple[FloatArray, FloatArray]:
+        """Trajectory and margins of a flow that has not moved, no gradient counted."""
+        margins = training_margins(net, data) if isinstance(net, DeepNet) else net.margins(data)
+        log_loss, _ = self.kernel.log_loss_weights(margins, self.margin_loss())
+        degree = net.degree if isinstance(net, DeepNet) else 2.0
+        row = [-log_loss, 0.0, net.norm, float(margins.min()) / net.norm**degree, 0.0]
+        return np.array([row]), margins
 
 
 def require_margin_maximising(loss: str) -> None:

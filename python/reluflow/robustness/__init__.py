@@ -2,7 +2,8 @@
 
 from reluflow.robustness.attacks import AttackComparison, AttackRow, compare_attacks
 from reluflow.robustness.constructed import decoupled_network, robust_network
-from reluflow.robustness.minimal import Perturbations, min_perturbation
+from reluflow.robustness.minimal import min_perturbation
+from reluflow.robustness.perturbations import Perturbations
 from reluflow.robustness.universal import FlipCurve, Universal, universal_perturbation
 
 __all__ = [

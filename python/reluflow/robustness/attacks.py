@@ -15,7 +15,8 @@ from reluflow._validation import BoolArray, FloatArray, as_array, as_labels
 from reluflow.data import ClusterModel, Dataset
 from reluflow.network import TwoLayerNet, require_dim
 from reluflow.robustness._attack_adapters import Attack, adapter, names
-from reluflow.robustness.minimal import Perturbations, min_perturbation
+from reluflow.robustness.minimal import min_perturbation
+from reluflow.robustness.perturbations import Perturbations
 
 if TYPE_CHECKING:
     import pandas as pd
