@@ -21,6 +21,8 @@ from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet
 from reluflow.reduction import Reduction, pays_off
 
+# Where the flow is still this far from the limit, in rad, one more prediction has to agree.
+_FAR = 0.5
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
@@ -82,6 +84,12 @@ class FlowLimit(KKTPoint):
     predictions: tuple[FlowPrediction, ...]
 
     @property
+    def settled(self) -> bool:
+        """Whether two predictions agree near the flow, or three where that is still far."""
+        near = self.angle_to_flow <= _FAR
+        return all(p.agrees for p in self.predictions[-1 if near else -2 :])
+
+    @property
     def uncertainties(self) -> tuple[str, ...]:
         """What else than the status says is not certain, as sentences."""
         found = list(super().uncertainties)
@@ -98,6 +106,11 @@ class FlowLimit(KKTPoint):
             found.append(
                 f"neurons that hold {self.share_to_die:.2g} of the flow are predicted to die; "
                 "while they live, another limit is possible"
+            )
+        if self.status == Status.CONVERGED and self.angle_to_flow > _FAR:
+            found.append(
+                f"the flow is still {self.angle_to_flow:.2g} rad from it; follow it further "
+                "(log_inverse_loss=) to be surer"
             )
         return tuple(found)
 
@@ -137,10 +150,10 @@ def flow_limit(
 
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
     pattern is computed; where the solution has another pattern than the flow, it is computed again
-    for that one, until the two agree. A point is accepted when two in a row are the same and its
-    own pattern is the one that it was computed for. Where the dimension is far above n + m, all of
-    it happens in the span of data and network (`reluflow.Reduction`), and only the answer has d
-    coordinates.
+    for that one, until the two agree. A point is accepted when two in a row are the same, three
+    where the flow is still more than 0.5 rad away, and its own pattern is the one that it was
+    computed for. Where the dimension is far above n + m, all of it happens in the span of data and
+    network (`reluflow.Reduction`), and only the answer has d coordinates.
 
     Parameters
     ----------
@@ -188,6 +201,7 @@ def flow_limit(
             tol=tol,
             rtol=rtol,
             max_seconds=max_seconds,
+            probe_starts=probe_starts,
             **flow_settings,
         )
         flow = replace(found.flow, net=reduction.lift(found.flow.net))
@@ -216,7 +230,11 @@ def flow_limit(
         if status is None and target >= last:
             status = Status.NOT_SETTLED
         if status is not None:
-            return predictor.limit(flow, status)
+            limit = predictor.limit(flow, status)
+            if limit.settled or flow.status != Status.CONVERGED or target >= last:
+                return limit
+            if clock.remaining() == 0:
+                return replace(limit, status=Status.MAX_SECONDS)
         net, target = flow.net, min(_TENFOLD * target, last)
 
 
