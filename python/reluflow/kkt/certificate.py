@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 
 from reluflow._results import Result, Status
+from reluflow._threads import one_blas_thread
 from reluflow._validation import BoolArray, FloatArray, IntArray, as_number, require_memory
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
@@ -160,8 +161,9 @@ def certify_kkt(
     require_memory("the Gram matrix", 8.0 * (4 * data.n**2 + 6 * data.n * net.width))
     scaled = scaled_to_unit_margin(net, data, train_output=train_output)
 
-    problem = _BestMultipliers(scaled, data, train_output, bias, max(kink_tol, ROUNDING))
-    lam, clarke = problem.solve()
+    with one_blas_thread():
+        problem = _BestMultipliers(scaled, data, train_output, bias, max(kink_tol, ROUNDING))
+        lam, clarke = problem.solve()
     residuals = kkt_residuals(scaled, data, lam, clarke, train_output=train_output, bias=bias)
     return KKTCertificate(
         status=Status.CONVERGED if residuals.worst <= tol else Status.APPROXIMATE,
