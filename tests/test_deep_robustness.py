@@ -7,7 +7,7 @@ import pytest
 
 import reluflow as rf
 from reluflow.robustness._deep_rays import first_crossings, restricted
-from reluflow.robustness._deep_search import lipschitz, margin_gradients
+from reluflow.robustness._deep_search import input_gradients, lipschitz
 
 SHAPES = [
     {"depth": 2},
@@ -74,7 +74,7 @@ def test_gradients_in_the_input_are_those_of_finite_differences(shape):
     h = 1e-6
     steps = h * np.eye(net.dim)
     expected = np.stack([(y * net(X + s) - y * net(X - s)) / (2 * h) for s in steps], axis=1)
-    np.testing.assert_allclose(margin_gradients(net, X, y), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(input_gradients(net, X, y), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", POLYGONS[:3], ids=str)

@@ -175,7 +175,7 @@ def test_low_rank_noise_takes_no_more_directions_than_it_has():
     reduced = clusters.reduced(7)
     assert (clusters.explicit_dim, reduced.dim, reduced.ambient_dim) == (4, 11, 100)
     np.testing.assert_allclose(reduced.gram, means @ means.T)
-    factor = reduced.noise.factor_of(1)[:, 0]
+    factor = reduced.noise.factors[0, :, 0]
     assert factor @ factor == pytest.approx(float(direction[:, 0] @ direction[:, 0]))
     np.testing.assert_allclose(reduced.means[:, :4] @ factor, means @ direction[:, 0])
     with pytest.raises(ValueError, match="extra=97 asks for 101 coordinates; there are 100"):

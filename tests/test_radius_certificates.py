@@ -391,3 +391,8 @@ class TestFiles:
             rf.RadiusCertificates.load(path)
         with pytest.raises(OSError, match="no-such-folder"):
             archive.write(tmp_path / "no-such-folder" / "x.npz", "radii", {})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.npz: there is no such file$"):
+        rf.verify_certificate(tmp_path / "no.npz")

@@ -66,11 +66,6 @@ class LowRankNoise(Result):
         """Standard deviation of cluster q in the directions that C_q leaves alone."""
         return float(self.scale[q % len(self.scale)])
 
-    def factor_of(self, q: int) -> FloatArray:
-        """First rows of C_q, shape (e, r)."""
-        factor: FloatArray = self.factors[q % len(self.factors)]
-        return factor
-
     def largest(self, q: int) -> float:
         """sqrt of the largest eigenvalue of Sigma_q."""
         return float(np.hypot(self.scale_of(q), self._axes[q % len(self.factors)][1][0]))

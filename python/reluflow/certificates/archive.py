@@ -58,6 +58,8 @@ def read(path: str | Path) -> tuple[str, dict[str, NDArray[Any]]]:
         If its contents are not those that were written.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             contents = {name: archive[name] for name in archive.files}

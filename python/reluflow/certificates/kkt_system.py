@@ -84,7 +84,6 @@ class System:
         self.supported = len(support)
         self.example = np.concatenate([support, example]).astype(np.int64)
         self.sign = group_signs(statement)
-        self.kink_group = group.astype(np.int64)
         signs = statement.y[:, None] * self.sign
         of_multipliers = signs[support] * (statement.state[:, support] == ACTIVE).T
         of_forces = np.zeros((len(group), len(self.sign)))

@@ -134,7 +134,7 @@ class _Rays:
         # Fixed, so that the same search finds the same.
         rng = np.random.default_rng(0)
         owner, directions = [], []
-        slopes = margin_gradients(net, points[open_points], labels[open_points])
+        slopes = input_gradients(net, points[open_points], labels[open_points])
         for row, i in enumerate(open_points):
             own = chosen[i][chosen[i] >= 0]
             starts = [-slopes[row][None], targets[own] - points[i]]
@@ -188,7 +188,7 @@ class _Rays:
                 return False
             owner, u, r = self.owner[moving], self.directions[moving], self.lengths[moving]
             ends = self.points[owner] + r[:, None] * u
-            normals = -margin_gradients(self.net, ends, self.labels[owner])
+            normals = -input_gradients(self.net, ends, self.labels[owner])
             sizes = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = normals / np.where(sizes > 0, sizes, 1)
             turned = (1 - share[moving, None]) * u + share[moving, None] * normals
@@ -212,7 +212,7 @@ class _Rays:
         return lengths[open_points], directions[open_points]
 
 
-def margin_gradients(net: DeepNet, points: FloatArray, labels: FloatArray) -> FloatArray:
+def input_gradients(net: DeepNet, points: FloatArray, labels: FloatArray) -> FloatArray:
     """Gradients of y N in x, shape (n, d)."""
     entering, preactivations = points, []
     for layer, (weights, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
