@@ -3,11 +3,12 @@
 Networks are trained by gradient flow on fresh draws with orthogonal means (d = 2000, sigma = 0.2,
 16 examples a cluster, log(1/L) = 30) from initialisations 1e-3 to 10, of width 50 to 400, with 4,
 10 and 16 clusters. For each: the share of fresh points whose radius is proved to 1e-6 with
-``--seconds`` a point, the largest gap, milliseconds a point, and for every peer the mean and the
-smallest ratio of its strictly flipping perturbations to the radius. Then, at initialisations up to
-0.1: foolbox's Brendel-Bethge attack and SCIP (a big-M model in the row space of the weights, with a
-time limit) on a few points, time beside SCIP and tuned DDN, the median time a point at widths 100
-and 1000, and brute force over subsets on small random networks, degenerate ones among them.
+``--seconds`` a point, the largest gap, processor milliseconds a point, and for every peer the mean
+and the smallest ratio of its strictly flipping perturbations to the radius. Then, at
+initialisations up to 0.1: foolbox's Brendel-Bethge attack and SCIP (a big-M model in the row space
+of the weights, with a time limit) on a few points, time beside SCIP and tuned DDN, the median time
+a point at widths 100 and 1000, and brute force over subsets on small random networks, degenerate
+ones among them.
 
     python -m bench.radii [--quick] [--many] [--threads 1] [--json FILE]
 """
@@ -21,6 +22,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from bench.attacks import ALONE, adv_lib_fmn
 from bench.environment import ROOT, run_inside
@@ -54,19 +56,19 @@ def trained(init_scale, width, clusters, points, seed=0):
 
 
 def exact(net, model, data, seconds, threads):
-    """Radii with ``seconds`` for every point by itself, and seconds a point."""
+    """Radii with ``seconds`` for every point by itself, and processor seconds a point."""
     import numpy as np
 
     import reluflow as rf
 
-    start = time.perf_counter()
+    start = time.process_time()
     found = rf.min_perturbation(
         net, data.X, data.y, clusters=model, max_nodes=8, num_threads=threads
     )
     radius, lower, proved = found.radius.copy(), found.lower_bound.copy(), found.proved.copy()
-    used = np.full(data.n, (time.perf_counter() - start) / data.n)
+    used = np.full(data.n, (time.process_time() - start) / data.n)
     for i in np.flatnonzero(~proved):
-        one = slice(i, i + 1)
+        one, start = slice(i, i + 1), time.process_time()
         more = rf.min_perturbation(
             net,
             data.X[one],
@@ -77,7 +79,7 @@ def exact(net, model, data, seconds, threads):
             num_threads=threads,
         )
         radius[i], lower[i], proved[i] = more.radius[0], more.lower_bound[0], more.proved[0]
-        used[i] += more.seconds
+        used[i] += time.process_time() - start
     return radius, lower, proved, used
 
 
@@ -220,21 +222,20 @@ def grid(arguments):
                 }
 
 
-def print_grid(rows):
-    names = [peer["peer"] for peer in rows[0]["peers"]] if rows else []
-    print(f"{'init':>6}{'m':>5}{'k':>4}{'proved':>9}{'gap':>9}{'ms':>9}{'max ms':>10}", end="")
-    print("".join(f"{name:>22}{'':>11}" for name in names))
-    for row in rows:
-        print(
-            f"{row['init']:>6g}{row['m']:>5}{row['k']:>4}{row['proved']:>5}/{row['points']:<3}"
-            f"{row['largest_gap']:>9.1e}{row['median_ms']:>9.3f}{row['largest_ms']:>10.1f}",
-            end="",
-        )
-        for peer in row["peers"]:
-            mean, least = peer["mean_ratio"], peer["smallest_ratio"]
-            shown = "none flips" if mean is None else f"mean {mean:.5f}, least {least:.7f}"
-            print(f"{shown:>33}", end="")
-        print(flush=True)
+def print_row(row, header):
+    if header:
+        names = "".join(f"{peer['peer']:>33}" for peer in row["peers"])
+        print(f"{'init':>6}{'m':>5}{'k':>4}{'proved':>9}{'gap':>9}{'ms':>9}{'max ms':>10}{names}")
+    peers = ""
+    for peer in row["peers"]:
+        mean, least = peer["mean_ratio"], peer["smallest_ratio"]
+        shown = "none flips" if mean is None else f"mean {mean:.5f}, least {least:.7f}"
+        peers += f"{shown:>33}"
+    print(
+        f"{row['init']:>6g}{row['m']:>5}{row['k']:>4}{row['proved']:>5}/{row['points']:<3}"
+        f"{row['largest_gap']:>9.1e}{row['median_ms']:>9.3f}{row['largest_ms']:>10.1f}{peers}",
+        flush=True,
+    )
 
 
 def beside_solvers(arguments):
@@ -252,7 +253,7 @@ def beside_solvers(arguments):
             ]
             ours = min(call.seconds for call in calls) / data.n
             rightly = np.flatnonzero(calls[0].radius > 0)[: arguments.solver_points]
-            few = rf.Dataset(data.X[rightly], data.y[rightly])
+            few = SimpleNamespace(X=data.X[rightly], y=data.y[rightly])
             radius = calls[0].radius[rightly]
             typical = float(np.median(radius))
             model_solver, finished = scip(arguments.scip_seconds, radius)
@@ -391,8 +392,10 @@ def summary(results):
 
 
 def run(arguments):
-    rows = list(grid(arguments))
-    print_grid(rows)
+    rows = []
+    for row in grid(arguments):
+        print_row(row, header=not rows)
+        rows.append(row)
     solvers = list(beside_solvers(arguments))
     print_beside_solvers(solvers)
     results = {

@@ -68,7 +68,7 @@ void PointSolver::search(const Matrix& targets) {
   search_along_gradients(searched_, search_);
   adopt();
   certify();
-  if (state_.lower_bound < (1.0 - kClosed) * state_.radius) {
+  if (!std::isfinite(state_.radius) || state_.lower_bound < (1.0 - kClosed) * state_.radius) {
     search_widely(searched_, targets, search_);
     if (!search_.found()) enumerate();
     adopt();

@@ -209,7 +209,7 @@ class _PointSolver:
         self.searched.along_gradients()
         self._adopt()
         self._certify()
-        if self.lower_bound < (1 - _CLOSED) * self.radius:
+        if np.isinf(self.radius) or self.lower_bound < (1 - _CLOSED) * self.radius:
             self.searched.widely(targets)
             if self.searched.best is None:
                 self._enumerate()
