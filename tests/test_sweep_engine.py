@@ -342,6 +342,20 @@ def test_killed_dask_workers_cost_nothing(tmp_path, start):
     pd.testing.assert_frame_equal(steady(read_store(store)), steady(undisturbed), check_exact=True)
 
 
+def test_dask_workers_that_their_cluster_gave_up_are_replaced(tmp_path, start, monkeypatch):
+    pytest.importorskip("distributed")
+    # A worker takes longer to start again.
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "10ms")
+    store = tmp_path / "a.sqlite"
+    process = start(numbers(sleep=0.3), store, "dask")
+    wait_for_rows(store, 2, process)
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process)}
+    for pid in (pid for pid, command in commands.items() if b"spawn_main" in command):
+        os.kill(pid, signal.SIGKILL)
+    assert process.communicate()[0] == "finished\n"
+    assert len(read_store(store)) == 20
+
+
 def recorded(settings, outputs):
     settings["order"].append(settings["cost"])
     return Record()

@@ -13,11 +13,9 @@ from reluflow.experiments.cost_model import two_layer_cost
 from reluflow.experiments.outputs import OUTPUTS, measured
 from reluflow.experiments.registry import Experiment, Record, Settings
 from reluflow.experiments.trained import (
-    CLASSES,
     CLUSTERS,
     DIGITS,
     IMAGES,
-    PIXELS,
     TRAINING,
     Trained,
     TrainedOnClusters,
@@ -68,8 +66,7 @@ def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
 def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
     """One training set of digits, one flow, and the outputs that were asked for."""
     trained = TrainedOnDigits(settings)
-    scalars = {"n_used": settings["n"], **_lengths(float(PIXELS), CLASSES)}
-    return _with(scalars, trained, outputs)
+    return _with({"n_used": settings["n"]}, trained, outputs)
 
 
 def _lengths(d: float, k: int) -> dict[str, Any]:
@@ -160,6 +157,7 @@ ON_DIGITS = Experiment(
     run=run_digits,
     settings=(*DIGITS, *TRAINING),
     outputs=tuple(OUTPUTS),
+    numerics=2,
     conflict=digits_conflict,
     cost=two_layer_cost,
 )
