@@ -63,6 +63,7 @@ def test_the_command_says_so_in_one_line(script):
 
 def test_import_is_light():
     heavy = ("matplotlib", "pandas", "pyarrow", "sklearn", "torch", "rich", "typer", "jinja2")
+    heavy += ("scipy.stats",)
     done = run(f"import sys, reluflow; print([m for m in {heavy!r} if m in sys.modules])")
     assert done.stdout.strip() == "[]"
 
