@@ -56,9 +56,9 @@ def draw(description: Description, table: pd.DataFrame) -> Figure:
 
 
 def _draw_legend(figure: Figure, ax: Axes) -> None:
-    """Below the axes, where it hides nothing."""
+    """Below the axes, where it hides nothing; a lone line is what the axis says."""
     labels = ax.get_legend_handles_labels()[1]
-    if not labels:
+    if len(labels) < 2:
         return
     columns = 3 if max(map(len, labels)) <= _SHORT_LABEL else 2
     if len(labels) > columns:
