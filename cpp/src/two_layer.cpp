@@ -8,6 +8,7 @@
 
 #include "reluflow/parallel.hpp"
 #include "reluflow/products.hpp"
+#include "reluflow/vectors.hpp"
 
 namespace reluflow {
 namespace {
@@ -236,6 +237,12 @@ Index PrimalObjective::size() const {
   return panels_.size(examples_by_column_.padded_rows()) + panels_.padded_width();
 }
 
+double PrimalObjective::squared_norm(const Vector& theta) const { return dot(team_, theta, theta); }
+
+double PrimalObjective::squared_difference_norm(const Vector& difference) const {
+  return dot(team_, difference, difference);
+}
+
 double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Index rows = examples_by_column_.padded_rows();
   velocity.resize(size());
@@ -325,18 +332,16 @@ Network PrimalObjective::unpack(const Vector& theta) const {
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
-                             const Network& initial, MarginLoss loss, Trained trained, Team& team,
-                             Control* control)
+                             const MatrixView& gram, const Network& initial, MarginLoss loss,
+                             Trained trained, Team& team, Control* control)
     : TwoLayerObjective(labels, initial.output.size(), loss, trained, team, control),
       inputs_(inputs),
       initial_(initial),
       initial_squared_norm_(initial.weights.squaredNorm() + initial.bias.squaredNorm()) {
-  Matrix gram(examples(), examples());
-  multiply(inputs_, inputs_.transpose(), gram, team_.size(), control_);
-  if (trained_.bias) gram.array() += 1.0;
-  gram_ = Strips(gram);
+  gram_ =
+      gram.rows() > 0 ? Strips(gram) : Strips(gram_matrix(inputs_, trained_.bias, team_, control_));
   Matrix preactivations = Matrix::Zero(examples(), panels_.width());
-  multiply(inputs_, initial_.weights.transpose(), preactivations, team_.size(), control_);
+  multiply(inputs_, initial_.weights.transpose(), preactivations, team_, control_);
   preactivations.rowwise() += initial_.bias.transpose();
   initial_preactivations_.resize(block());
   panels_.pack(preactivations, padded_rows_, initial_preactivations_.data());
@@ -365,13 +370,14 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
 double GramObjective::squared_norm(const Vector& theta) const {
   // ||w~0 + X~^T a||^2 = ||w~0||^2 + a . (z0 + z), because z = z0 + K a.
   return initial_squared_norm_ +
-         theta.head(block()).dot(theta.segment(block(), block()) + initial_preactivations_) +
+         dot(team_, theta.head(block()),
+             theta.segment(block(), block()) + initial_preactivations_) +
          theta.tail(panels_.padded_width()).squaredNorm();
 }
 
 double GramObjective::squared_difference_norm(const Vector& difference) const {
   // ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
-  return std::max(0.0, difference.head(block()).dot(difference.segment(block(), block()))) +
+  return std::max(0.0, dot(team_, difference.head(block()), difference.segment(block(), block()))) +
          difference.tail(panels_.padded_width()).squaredNorm();
 }
 
@@ -379,7 +385,7 @@ Network GramObjective::unpack_difference(const Vector& difference) const {
   const Matrix coefficients = panels_.unpack(difference.data(), examples(), padded_rows_);
   Network moved{Matrix(panels_.width(), inputs_.cols()), Vector::Zero(panels_.width()),
                 difference.tail(panels_.padded_width()).head(panels_.width())};
-  multiply(coefficients.transpose(), inputs_, moved.weights, team_.size());
+  multiply(coefficients.transpose(), inputs_, moved.weights, team_);
   if (trained_.bias) moved.bias = coefficients.colwise().sum().transpose();
   return moved;
 }
@@ -412,7 +418,8 @@ LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
                            double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
-    GramObjective objective(inputs, labels, network, loss, trained, team, nullptr);
+    const MatrixView unknown(nullptr, 0, 0);
+    GramObjective objective(inputs, labels, unknown, network, loss, trained, team, nullptr);
     objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.start(), velocity);

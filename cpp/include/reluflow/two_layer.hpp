@@ -82,8 +82,8 @@ class PrimalObjective final : public TwoLayerObjective {
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
-  double squared_norm(const Vector& theta) const override { return theta.squaredNorm(); }
-  double squared_difference_norm(const Vector& d) const override { return d.squaredNorm(); }
+  double squared_norm(const Vector& theta) const override;
+  double squared_difference_norm(const Vector& difference) const override;
 
   Vector pack(const Network& network) const;
   Network unpack(const Vector& theta) const;
@@ -113,8 +113,11 @@ class PrimalObjective final : public TwoLayerObjective {
 /// section 3.
 class GramObjective final : public TwoLayerObjective {
  public:
-  GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
-                MarginLoss loss, Trained trained, Team& team, Control* control);
+  /// `gram` is that of the examples, with the bias feature where it is trained; without rows it is
+  /// computed here.
+  GramObjective(const MatrixView& inputs, const VectorView& labels, const MatrixView& gram,
+                const Network& initial, MarginLoss loss, Trained trained, Team& team,
+                Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
