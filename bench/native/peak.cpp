@@ -21,7 +21,11 @@ void spin(long rounds, double factor, double summand) {
   const Packet a = Eigen::internal::pset1<Packet>(factor);
   const Packet b = Eigen::internal::pset1<Packet>(summand);
   Packet sums[kSums];
-  for (Packet& sum : sums) sum = b;
+  for (Packet& sum : sums) {
+    sum = b;
+    // Or the compiler would see that all sums are one.
+    benchmark::DoNotOptimize(sum);
+  }
   for (long i = 0; i < rounds; ++i) {
     for (Packet& sum : sums) sum = Eigen::internal::pmadd(sum, a, b);
   }
