@@ -123,14 +123,17 @@ def main(
     module: str,
     description: str,
     measure: Callable[[argparse.Namespace], Findings],
-    packages: list[str],
+    packages: list[str] | None,
     *,
     alone: tuple[str, ...] = (),
     threads: int = 1,
     repeats: int = 7,
     more: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> None:
-    """Runs a benchmark where ``packages`` are installed; prints what it found and writes it."""
+    """Runs a benchmark where ``packages`` are installed; prints what it found and writes it.
+
+    Without packages it runs where it was started.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--threads", type=int, default=threads)
     parser.add_argument("--repeats", type=int, default=repeats)
@@ -139,7 +142,8 @@ def main(
     if more:
         more(parser)
     options = parser.parse_args()
-    run_inside(module, packages, alone)
+    if packages is not None:
+        run_inside(module, packages, alone)
     limit_threads(options.threads)
     found = measure(options)
     print(f"load {os.getloadavg()[0]:.1f}")
