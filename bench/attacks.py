@@ -27,12 +27,8 @@ def trained(points, threads, init_scale=1e-3):
     import reluflow as rf
 
     clusters = rf.ClusterModel.orthogonal(10, 2000, 0.2)
-    problem = rf.draw(
-        clusters, 200, 100, init_scale=init_scale, coordinates="ambient", seed=0
-    )
-    flow = rf.gradient_flow(
-        problem.net, problem.data, log_inverse_loss=100.0, num_threads=threads
-    )
+    problem = rf.draw(clusters, 200, 100, init_scale=init_scale, coordinates="ambient", seed=0)
+    flow = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=100.0, num_threads=threads)
     return flow.net, problem.clusters, problem.clusters.sample(points, 1)
 
 

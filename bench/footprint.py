@@ -30,7 +30,17 @@ IMPORTED = {
     "torch": "import torch",
     "JAX": "import jax",
 }
-ON_DEMAND = ("matplotlib", "pandas", "pyarrow", "sklearn", "torch", "jax", "rich", "typer", "jinja2")
+ON_DEMAND = (
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "sklearn",
+    "torch",
+    "jax",
+    "rich",
+    "typer",
+    "jinja2",
+)
 IMPORT_SECONDS, WHEEL_MEGABYTES = 0.3, 3.0
 
 

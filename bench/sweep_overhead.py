@@ -34,7 +34,15 @@ TRIVIAL = Experiment(
 FLOWS = {
     "name": "flows",
     "outputs": ["flow"],
-    "fixed": {"n_clusters": 8, "dim": 2000, "noise": 0.2, "per_cluster": 20, "width": 100},
+    "fixed": {
+        "n_clusters": 8,
+        "dim": 2000,
+        "noise": 0.2,
+        "per_cluster": 20,
+        "width": 100,
+        "init_scale": 1e-3,
+        "log_inverse_loss": 100.0,
+    },
 }
 
 
@@ -75,8 +83,9 @@ def one_flow(seed):
     fixed = FLOWS["fixed"]
     clusters = rf.ClusterModel.orthogonal(fixed["n_clusters"], fixed["dim"], fixed["noise"])
     examples = fixed["n_clusters"] * fixed["per_cluster"]
-    drawn = rf.draw(clusters, examples, fixed["width"], seed=seed)
-    flow = rf.gradient_flow(drawn.net, drawn.data, log_inverse_loss=1e3, num_threads=1)
+    drawn = rf.draw(clusters, examples, fixed["width"], init_scale=fixed["init_scale"], seed=seed)
+    target = fixed["log_inverse_loss"]
+    flow = rf.gradient_flow(drawn.net, drawn.data, log_inverse_loss=target, num_threads=1)
     return flow.normalized_margin
 
 

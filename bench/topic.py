@@ -14,6 +14,8 @@ from typing import Any
 from bench.environment import run_inside
 from bench.timing import Samples, ratios
 
+_VERDICTS = {None: "", True: "  reached", False: "  NOT REACHED"}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -29,6 +31,16 @@ class Comparison:
     cpu_ratio: float
     aim: float | None = None
     note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Case and contender."""
+        return f"{self.case}: {self.contender}"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the aim is reached, or None where there is none."""
+        return None if self.aim is None else self.ratio >= self.aim
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,11 @@ class Findings:
                 )
             )
 
+    @property
+    def missed(self) -> list[str]:
+        """Names of the comparisons and facts whose aim is not reached."""
+        return [row.name for row in (*self.comparisons, *self.facts) if row.met is False]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -101,12 +118,13 @@ class Findings:
     def __str__(self) -> str:
         lines = [
             f"{c.case:>44} {c.contender:>34} {c.ratio:9.3g} ({c.low:.3g} to {c.high:.3g})"
-            f"  cpu {c.cpu_ratio:.3g}  {c.seconds:.3g} s over {c.ours:.3g} s {c.note}"
+            f"  cpu {c.cpu_ratio:.3g}  {c.seconds:.3g} s over {c.ours:.3g} s"
+            f"{_VERDICTS[c.met]}  {c.note}"
             for c in self.comparisons
         ]
         for fact in self.facts:
-            aim = {None: "", True: "  reached", False: "  NOT REACHED"}[fact.met]
-            lines.append(f"{fact.name:>79} {fact.value:9.4g} {fact.unit}{aim} {fact.note}")
+            verdict = _VERDICTS[fact.met]
+            lines.append(f"{fact.name:>79} {fact.value:9.4g} {fact.unit}{verdict}  {fact.note}")
         return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 The network is that of the demo: orthogonal means, d = 2000, k = 10, sigma = 0.2, n = 200, width
 100; 200 fresh examples x, each shifted by -y z. Every contender gives a direction; the norm at
 which it flips 95 % of the examples is then found exactly, by reluflow, for all of them, so that
-lengths compare like with like. One thread, float64.
+lengths compare like with like. One thread; float64, but ART hands out float32.
 
     python -m bench.universal [--points 200] [--repeats 3] [--quick] [--json FILE]
 """
@@ -44,7 +44,10 @@ def descent_direction(net, data, norm):
 
 
 def art_direction(net, data, norm, rounds):
-    """ART's universal perturbation of DeepFool steps; all alike, so examples are mirrored."""
+    """ART's universal perturbation of DeepFool steps: float32, and alike for all examples.
+
+    So the examples are mirrored where a shift is to go against their label.
+    """
     import numpy as np
     import torch
     from art.attacks.evasion import UniversalPerturbation
@@ -60,13 +63,13 @@ def art_direction(net, data, norm, rounds):
             self.output = net.to_torch()
 
         def forward(self, inputs):
+            inputs = inputs.double()
             label = torch.sign(inputs[:, -1:])
             margin = label * self.output(-label * inputs[:, :-1]).reshape(-1, 1) / typical
             return torch.cat([-margin, margin], dim=1)
 
-    torch.set_default_dtype(torch.float64)
     classifier = PyTorchClassifier(
-        Mirrored().double(),
+        Mirrored(),
         loss=torch.nn.CrossEntropyLoss(),
         input_shape=(data.dim + 1,),
         nb_classes=2,

@@ -5,10 +5,10 @@ end and that of a flow of tolerance 1e-5. SciPy's solve_ivp and diffrax, compile
 the same rescaled flow, log-domain weights included, at the largest of some tolerances that makes
 them no less accurate than reluflow is at its own. Constant-step gradient descent in torch starts
 from the same network and has arrived when its loss is as small and its angle to the limit of the
-flow at most 1 % larger than reluflow's. It is given the rate, of the powers of two, that lowers the
-loss most in the first steps, and smaller ones, which follow the flow more closely; where its time is
-up before it arrives, the ratio is a lower bound. Beside it stands a projection: the time t of the
-flow, where d tau = L dt, that is left, over the rate, at the measured steps a second.
+flow at most 1 % larger than reluflow's. It is given the rate, of the powers of two, that lowers
+the loss most in the first steps, and smaller ones, which follow the flow more closely; where its
+time is up before it arrives, the ratio is a lower bound. Beside it stands a projection: the time t
+of the flow, where d tau = L dt, that is left, over the rate, at the measured steps a second.
 
     python -m bench.whole_flow [--repeats 5] [--budget 40] [--quick] [--json FILE]
 """
@@ -174,9 +174,7 @@ def compare_solvers(found, drawn, name, exact, options):
         makers = {solver: makers[solver] for solver in ("SciPy RK23", "diffrax Bosh3")}
     chosen = {solver: no_less_accurate(make, exact, accuracy) for solver, make in makers.items()}
     calls = {solver: row[1] for solver, row in chosen.items() if row}
-    times = interleaved(
-        {"reluflow": lambda: flow(drawn, target), **calls}, repeats=options.repeats
-    )
+    times = interleaved({"reluflow": lambda: flow(drawn, target), **calls}, repeats=options.repeats)
     for solver in calls:
         rtol, _, off = chosen[solver]
         found.compare(
