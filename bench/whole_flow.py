@@ -63,8 +63,8 @@ def parameters(net):
     return np.concatenate([net.W.ravel(), net.b, net.v])
 
 
-def scipy_solve(drawn, solver, rtol, target):
-    """End of the rescaled flow in NumPy, or None where it did not get there."""
+def scipy_solver(drawn, solver, target):
+    """End of the rescaled flow in NumPy by tolerance, or None where it did not get there."""
     import numpy as np
     from scipy.integrate import solve_ivp
 
@@ -92,16 +92,16 @@ def scipy_solve(drawn, solver, rtol, target):
     start = parameters(drawn.net)
     scale = np.linalg.norm(start) / math.sqrt(start.size)
 
-    def call():
+    def end(rtol):
         found = solve_ivp(
             velocity, (0, 1e6), start, method=solver, rtol=rtol, atol=rtol * scale, events=arrived
         )
         return found.y[:, -1] if found.status == 1 else None
 
-    return call
+    return end
 
 
-def diffrax_solve(drawn, solver, rtol, target):
+def diffrax_solver(drawn, solver, target):
     """The same in JAX, compiled at the first call."""
     import diffrax
     import jax
@@ -127,7 +127,7 @@ def diffrax_solve(drawn, solver, rtol, target):
         return -log_loss(y) - target
 
     @jax.jit
-    def solve(theta):
+    def solve(theta, rtol):
         return diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
             getattr(diffrax, solver)(),
@@ -141,23 +141,22 @@ def diffrax_solve(drawn, solver, rtol, target):
             throw=False,
         )
 
-    def call():
-        found = solve(start)
+    def end(rtol):
+        found = solve(start, rtol)
         jax.block_until_ready(found.ys)
         if found.result != diffrax.RESULTS.event_occurred:
             return None
         return np.concatenate([np.asarray(a[-1]).ravel() for a in found.ys])
 
-    return call
+    return end
 
 
-def no_less_accurate(make, exact, accuracy):
-    """The largest tolerance that suffices, its call and its angle; None where there is none."""
+def no_less_accurate(end, exact, accuracy):
+    """The largest tolerance that suffices and its angle; None where there is none."""
     for rtol in TOLERANCES:
-        call = make(rtol)
-        end = call()
-        if end is not None and (found := angle(end, exact)) <= accuracy:
-            return rtol, call, found
+        reached = end(rtol)
+        if reached is not None and (found := angle(reached, exact)) <= accuracy:
+            return rtol, found
     return None
 
 
@@ -166,17 +165,21 @@ def compare_solvers(found, drawn, name, exact, options):
     target = TARGETS[name]
     ours = flow(drawn, target)
     accuracy = angle(parameters(ours.net), exact)
-    makers = {
-        **{f"SciPy {s}": lambda r, s=s: scipy_solve(drawn, s, r, target) for s in SCIPY},
-        **{f"diffrax {s}": lambda r, s=s: diffrax_solve(drawn, s, r, target) for s in DIFFRAX},
+    ends = {
+        **{f"SciPy {solver}": scipy_solver(drawn, solver, target) for solver in SCIPY},
+        **{f"diffrax {solver}": diffrax_solver(drawn, solver, target) for solver in DIFFRAX},
     }
     if options.quick:
-        makers = {solver: makers[solver] for solver in ("SciPy RK23", "diffrax Bosh3")}
-    chosen = {solver: no_less_accurate(make, exact, accuracy) for solver, make in makers.items()}
-    calls = {solver: row[1] for solver, row in chosen.items() if row}
+        ends = {solver: ends[solver] for solver in ("SciPy RK23", "diffrax Bosh3")}
+    chosen = {solver: no_less_accurate(end, exact, accuracy) for solver, end in ends.items()}
+    calls = {
+        solver: lambda end=ends[solver], rtol=row[0]: end(rtol)
+        for solver, row in chosen.items()
+        if row
+    }
     times = interleaved({"reluflow": lambda: flow(drawn, target), **calls}, repeats=options.repeats)
     for solver in calls:
-        rtol, _, off = chosen[solver]
+        rtol, off = chosen[solver]
         found.compare(
             f"flow to {name}",
             times["reluflow"],
