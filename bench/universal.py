@@ -28,7 +28,7 @@ def descent_direction(net, data, norm):
     import torch
 
     model = net.to_torch()
-    X, y = torch.from_numpy(data.X), torch.from_numpy(data.y)
+    X, y = torch.tensor(data.X), torch.tensor(data.y)
 
     def call():
         z = torch.zeros(X.shape[1], dtype=torch.float64, requires_grad=True)
