@@ -89,6 +89,12 @@ class Point:
         self.supporting, self.opposing = self.output > 0, self.output < 0
         self.preactivations = Ball(network.W) @ x + network.b
 
+    @cached_property
+    def constant(self) -> BoolArray:
+        """Supporting neurons without weights that are active: they take part in full."""
+        still = self.network.norms == 0
+        return np.asarray(self.supporting & still & (self.preactivations.lower >= 0))
+
     @property
     def weights(self) -> FloatArray:
         """|o_j| at opposing neurons, 0 elsewhere."""
@@ -120,6 +126,8 @@ class Point:
         """Whether y N(x + u) > 0 for ||u|| <= radius even if every neuron moved its own worst way,
         or by the Lipschitz constant.
         """
+        if np.isinf(radius):
+            return False
         region = self.ball_region(radius)
         worst = np.where(self.supporting, region.low, region.high)
         if (Ball(self.output) @ np.maximum(worst, 0)).lower > 0:
@@ -133,7 +141,7 @@ class Point:
         largest = np.where(self.supporting, self.output, 0)
         if not ((sigma >= 0) & (sigma <= largest * _ROUNDED)).all():
             raise CertificateError("a multiplier of a plane is out of range")
-        sigma = np.minimum(sigma, largest)
+        sigma = np.where(self.constant, largest, np.minimum(sigma, largest))
         slopes, excess = chords(region, self.weights)
         c = sigma - slopes
         offset = (self.preactivations @ c - Ball(excess).sum()).lower
@@ -200,6 +208,7 @@ class Point:
         if not (valid.all() and 0 <= eta < np.inf):
             raise CertificateError("a multiplier of a quadratic is out of range")
         s = np.where(self.supporting, np.minimum(multipliers, largest), 0.0)
+        s[self.constant] = largest[self.constant]
         curved = self.opposing & region.undecided & (multipliers > 0)
         k, w = (
             np.where(curved, multipliers, 0.0),

@@ -29,7 +29,8 @@ def certificates_of(
     steps, radius = outcome.steps, outcome.radius
     proved = np.array([proof.name != "none" for proof in outcome.proofs], dtype=np.bool_)
     branches = steps.neuron >= 0
-    neuron = np.where(branches, space.neurons[np.where(branches, steps.neuron, 0)], -1)
+    neuron = np.full_like(steps.neuron, -1)
+    neuron[branches] = space.neurons[steps.neuron[branches]]
     certificates = RadiusCertificates(
         W=net.W,
         b=net.b,
