@@ -25,8 +25,9 @@ from reluflow.network import require_dim
 
 # Depths whose limits are one chain of units a label, which is what the groups are made for.
 POLISHED_DEPTHS = range(2, 5)
-# Groups with a smaller share of their layer's weights are left out.
-_SMALLEST_GROUP = 0.1
+# Groups with a smaller share of their layer's weights are left out: more of them where those that
+# are kept do not lead to a KKT point, because some of them die.
+_SMALLEST_GROUPS = (0.1, 0.25)
 # Shares of a multiplier this close to 0 or 1 are.
 _ROUNDED = 1e-9
 
@@ -165,16 +166,30 @@ def deep_kkt_point(
     distinct = np.unique(data.X, axis=0, return_index=True)[1]
     distinct.sort()
     model = Model(np.ascontiguousarray(X[distinct]), data.y[distinct], slope)
-    units = Units.of(layers, _SMALLEST_GROUP)
-    merged = units.merged(layers)
     found = None
-    if min(units.counts) and model.margins(merged).min() > 0:
-        with one_blas_thread():
-            found = polish(units, merged, model)
+    for smallest in _SMALLEST_GROUPS:
+        units = Units.of(layers, smallest)
+        found = _nearer(found, _polished(units, units.merged(layers), model))
+        if found is not None and found.residual <= tol:
+            break
     if found is None:
         return _unpolished(net, data, units, layers, Model(X, data.y, slope))
     found = replace(found, pieces=replace(found.pieces, example=distinct[found.pieces.example]))
     return _assembled(net, data, layers, model, found, tol)
+
+
+def _polished(units: Units, merged: list[FloatArray], model: Model) -> Polished | None:
+    """What the iteration ends at, if it can begin."""
+    if not min(units.counts) or not model.margins(merged).min() > 0:
+        return None
+    with one_blas_thread():
+        return polish(units, merged, model)
+
+
+def _nearer(first: Polished | None, second: Polished | None) -> Polished | None:
+    if first is None or second is None:
+        return first or second
+    return min(first, second, key=lambda found: found.residual)
 
 
 def require_polished(net: DeepNet) -> None:

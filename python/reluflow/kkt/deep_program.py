@@ -58,7 +58,8 @@ class Polished:
     pieces : Pieces
     multipliers : ndarray, shape (p,)
     residual : float
-        The largest of the relative residuals.
+        The largest of the relative residuals, distances of multiplied pieces to their kinks among
+        them.
     iterations : int
         Quadratic programs solved.
     """
@@ -90,7 +91,7 @@ def polish(units: Units, layers: list[FloatArray], model: Model) -> Polished | N
         J = at.gradients()
         if before is not None:
             multipliers = _fewest(model, layers, pieces, J, at.margins, multipliers)
-            residual = _residual(layers, J, at.margins, multipliers, model)
+            residual = _residual(model, layers, pieces, J, at.margins, multipliers)
             waited += 1
             if best is None or residual < best.residual:
                 best = Polished(units, layers, pieces, multipliers, residual, iteration)
@@ -168,13 +169,19 @@ def _fewest(
 
 
 def _residual(
-    layers: list[FloatArray], J: FloatArray, margins: FloatArray, lam: FloatArray, model: Model
+    model: Model,
+    layers: list[FloatArray],
+    pieces: Pieces,
+    J: FloatArray,
+    margins: FloatArray,
+    lam: FloatArray,
 ) -> float:
     theta = _flat(layers)
     stationarity = np.linalg.norm(theta - lam @ J) / np.linalg.norm(theta)
     feasibility = max(0.0, float((1 - model.margins(layers)).max()))
     complementarity = np.abs(lam * (margins - 1)).max() / max(lam.max(), 1e-300)
-    return float(max(stationarity, feasibility, complementarity))
+    gap = model.gaps(layers, pieces)[lam > 0].max(initial=0.0)
+    return float(max(stationarity, feasibility, complementarity, gap))
 
 
 def _step(
