@@ -48,6 +48,7 @@ from reluflow.generalization import (
 )
 from reluflow.kkt import (
     DeepKKTCertificate,
+    DeepKKTPoint,
     FlowLimit,
     GlobalProbe,
     KKTCertificate,
@@ -90,6 +91,7 @@ __all__ = [
     "Dataset",
     "DeepFlowResult",
     "DeepKKTCertificate",
+    "DeepKKTPoint",
     "DeepNet",
     "DoubleEdge",
     "ErrorCheck",
