@@ -7,6 +7,7 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.adversarial import AdversarialExamples, adversarial_examples
 from reluflow.certificates import (
     CertificateError,
     KKTStatement,
@@ -27,6 +28,7 @@ from reluflow.data import (
 from reluflow.deep_network import DeepNet
 from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
 from reluflow.flow import (
+    AdversarialFlowResult,
     DeepFlowResult,
     FlowResult,
     Trajectory,
@@ -54,6 +56,7 @@ from reluflow.kkt import (
     KKTPoint,
     KKTProof,
     KKTResiduals,
+    RobustKKTCertificate,
     SlowLaw,
     certify_kkt,
     flow_limit,
@@ -79,6 +82,8 @@ from reluflow.robustness import (
 )
 
 __all__ = [
+    "AdversarialExamples",
+    "AdversarialFlowResult",
     "AssumptionReport",
     "AttackComparison",
     "AttackRow",
@@ -113,12 +118,14 @@ __all__ = [
     "RadiusVerification",
     "Reduction",
     "RobustError",
+    "RobustKKTCertificate",
     "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "Universal",
     "__version__",
+    "adversarial_examples",
     "certify_kkt",
     "compare_attacks",
     "double_edge",
