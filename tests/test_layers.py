@@ -27,7 +27,7 @@ LAYERS = [
     ["kkt"],
     ["robustness"],
     ["generalization"],
-    ["theory"],
+    ["_robust_price", "theory"],
     ["experiments"],
     ["report"],
     ["_cli_sweep", "_cli_verify", "cli", "__main__"],

@@ -26,7 +26,15 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.deep_network import DeepNet
-from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
+from reluflow.experiments import (
+    Comparison,
+    DoubleEdge,
+    Frontier,
+    FrontierPoint,
+    double_edge,
+    frontier,
+    sweep,
+)
 from reluflow.flow import (
     AdversarialFlowResult,
     DeepFlowResult,
@@ -102,6 +110,8 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "Frontier",
+    "FrontierPoint",
     "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
@@ -131,6 +141,7 @@ __all__ = [
     "double_edge",
     "draw",
     "flow_limit",
+    "frontier",
     "global_probe",
     "gradient_flow",
     "gradient_flow_ensemble",
