@@ -77,28 +77,31 @@ def test_the_linear_program_has_its_price(k, t, expected):
     assert exact.radius[0] == pytest.approx(radius, rel=1e-3)
 
 
-@pytest.mark.parametrize(("k", "t"), [(2, 0.25), (4, 0.25), (4, 0.75), (8, 0.25)])
+@pytest.mark.parametrize(("k", "t"), [(2, 0.25), (4, 0.45), (4, 0.75), (8, 0.25), (8, 0.5)])
 def test_trained_networks_reach_the_price(k, t):
-    # Noise-free: one example a cluster says everything.
-    clusters = rf.ClusterModel.orthogonal(k, 400, 0.0, seed=0)
+    # Noise-free: one example a cluster says everything. KKT points are not unique, and some starts
+    # end at dearer ones: the median of three.
+    clusters = rf.ClusterModel.orthogonal(k, 100, 0.0, seed=0)
     data = rf.Dataset(clusters.means, clusters.labels, np.arange(k))
-    start = rf.TwoLayerNet.init(50, 400, 1e-3, bias=False, seed=1)
-    radius = t * math.sqrt(400 / k)
-    flow = rf.gradient_flow(
-        start,
-        data,
-        bias=False,
-        adversarial_radius=radius,
-        log_inverse_loss=1e4,
-        rtol=1e-2,
-        num_threads=1,
+    prices = []
+    for seed in range(3):
+        flow = rf.gradient_flow(
+            rf.TwoLayerNet.init(50, 100, 1e-5, bias=False, seed=seed),
+            data,
+            bias=False,
+            adversarial_radius=t * math.sqrt(100 / k),
+            log_inverse_loss=1e3,
+            rtol=3e-2,
+            num_threads=1,
+        )
+        assert flow.status == "converged"
+        prices.append(math.sqrt(100) / (2 * flow.normalized_margin))
+    expected = (
+        theory.averaging_price(k, t) if t < 0.455 else theory.infinite_width_price(k, t).price
     )
-    assert flow.status == "converged"
-    price = math.sqrt(400) / (2 * flow.normalized_margin)
-    expected = theory.infinite_width_price(k, t).price
-    assert price == pytest.approx(expected, rel=0.05)
-    if t < 0.4:
-        assert expected == pytest.approx(theory.averaging_price(k, t), rel=1e-3)
+    assert np.median(prices) == pytest.approx(expected, rel=0.05)
+    # None is cheaper than the program, but for its resolution and the search in the balls.
+    assert min(prices) > 0.995 * expected
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.2, 1 - math.sqrt(0.5), 0.5, 0.8])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -99,12 +100,16 @@ def _largest_gain(h: int, t: float) -> float:
             total -= weight * h * max(other - pushed, 0)
         return float(total)
 
+    def loss(w: FloatArray, p: int) -> float:
+        return -gain(np.array([1.0, *w]), p)
+
     best = -math.inf
     for p in sorted({*range(1, min(h, 4)), h // 2}):
         for rest, other in itertools.product((-0.1, 0.2), (-0.4, 0.0)):
-            found = minimize(
-                lambda w, p=p: -gain(np.array([1.0, *w]), p),
-                [rest, other],
+            found: Any = minimize(
+                loss,
+                np.array([rest, other]),
+                args=(p,),
                 method="Nelder-Mead",
                 options={"xatol": 1e-6, "fatol": 1e-10},
             )
@@ -205,7 +210,7 @@ class _Program:
 
         gains = np.column_stack([self._gain(*neuron) for neuron in self.neurons])
         cost = np.full(len(self.neurons), 2.0)
-        solved = linprog(cost, A_ub=-gains, b_ub=-np.ones(len(gains)), method="highs")
+        solved: Any = linprog(cost, A_ub=-gains, b_ub=-np.ones(len(gains)), method="highs")
         if solved.status != 0:
             raise ArithmeticError(f"the linear program was not solved: {solved.message}")
         masses: FloatArray = np.where(solved.x > 1e-9, solved.x, 0.0)

@@ -26,7 +26,7 @@ SETTINGS = (
     Setting("per_cluster", "integer", "training examples a cluster", 10, minimum=1),
     Setting("width", "integer", "number of neurons m", 50, minimum=2),
     Setting("bias", "flag", "whether biases are trained", True),
-    Setting("init_scale", "number", "size of the initial network", 1e-3, above=0),
+    Setting("init_scale", "number", "size of the initial network", 1e-5, above=0),
     Setting("inner", "text", "how adversarial examples are sought", "search", choices=INNER),
     Setting("log_inverse_loss", "number", "log(1/L) at which the flow ends", 100.0, above=0),
     Setting("rtol", "number", "error allowed a step", 3e-2, above=0),
