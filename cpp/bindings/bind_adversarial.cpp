@@ -69,8 +69,9 @@ AdversarialOutcome bound_adversarial_flow(
   AdversarialObjective objective(examples, initial.output.size(), loss, {train_output, train_bias},
                                  {radius, descent_steps}, num_threads, &control);
   Vector theta = objective.pack(initial);
+  Team alone;  // the objective brings its own threads
   outcome.flow = integrate(objective, theta, {log_inverse_loss, rtol, max_evaluations, method},
-                           control, observer);
+                           alone, control, observer);
   outcome.network = objective.unpack(theta);
   outcome.coefficients = objective.coefficients();
   outcome.seconds = control.seconds();
