@@ -7,6 +7,7 @@ its smallest perturbations. See docs/theory.md for the mathematics.
 from reluflow import theory
 from reluflow._provenance import __version__
 from reluflow._results import Status
+from reluflow.adversarial import AdversarialExamples, adversarial_examples
 from reluflow.certificates import (
     CertificateError,
     KKTStatement,
@@ -25,8 +26,17 @@ from reluflow.data import (
     save_dataset,
 )
 from reluflow.deep_network import DeepNet
-from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
+from reluflow.experiments import (
+    Comparison,
+    DoubleEdge,
+    Frontier,
+    FrontierPoint,
+    double_edge,
+    frontier,
+    sweep,
+)
 from reluflow.flow import (
+    AdversarialFlowResult,
     DeepFlowResult,
     FlowResult,
     Trajectory,
@@ -55,6 +65,7 @@ from reluflow.kkt import (
     KKTPoint,
     KKTProof,
     KKTResiduals,
+    RobustKKTCertificate,
     SlowLaw,
     certify_kkt,
     flow_limit,
@@ -80,6 +91,8 @@ from reluflow.robustness import (
 )
 
 __all__ = [
+    "AdversarialExamples",
+    "AdversarialFlowResult",
     "AssumptionReport",
     "AttackComparison",
     "AttackRow",
@@ -99,6 +112,8 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "Frontier",
+    "FrontierPoint",
     "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
@@ -115,17 +130,20 @@ __all__ = [
     "RadiusVerification",
     "Reduction",
     "RobustError",
+    "RobustKKTCertificate",
     "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "Universal",
     "__version__",
+    "adversarial_examples",
     "certify_kkt",
     "compare_attacks",
     "double_edge",
     "draw",
     "flow_limit",
+    "frontier",
     "global_probe",
     "gradient_flow",
     "gradient_flow_ensemble",
