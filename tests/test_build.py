@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,22 @@ def test_an_unusable_instruction_set_fails_loudly():
     done = run("import reluflow", RELUFLOW_ISA="v9")
     assert done.returncode != 0
     assert "RELUFLOW_ISA='v9' cannot be used" in done.stderr
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "module"])
+def test_the_command_says_so_in_one_line(script):
+    command = [Path(sys.executable).with_name("reluflow")] if script else ["-m", "reluflow"]
+    done = subprocess.run(
+        [sys.executable, *command, "info"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RELUFLOW_ISA": "v9"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("reluflow: RELUFLOW_ISA='v9' cannot be used: built ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_import_is_light():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import pytest
 
 import reluflow as rf
 from reluflow.experiments import Store, StoreError, export, plan, read_store, read_study
+from reluflow.experiments._lock import FileLock
+from reluflow.report.study import write_study_reports
 
 HERE = Path(__file__).parent
 VOLATILE = ["host", "executor", "threads", "started", "finished"]
@@ -174,6 +179,87 @@ def test_a_second_driver_is_refused_and_a_reader_is_not(tmp_path):
         assert f"is in use by process {os.getpid()}" in other.stderr
         assert len(read_store(path)) == 12
     assert len(run(path)) == 12
+
+
+def test_a_store_at_rest_is_one_file(tmp_path):
+    path = tmp_path / "a.sqlite"
+    frame = run(path)
+    assert os.listdir(tmp_path) == ["a.sqlite"]
+    export(read_store(path), csv=tmp_path / "a.csv")
+    write_study_reports(path)
+    assert plan(spec(), store=path).missing == 0
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.sqlite", "numbers-report"]
+    # A reader tidies up what a killed driver left, and loses nothing of it.
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    with Store(path, write=True) as store:
+        store.begin(read_study(spec()), list(read_study(spec()).runs()), "once more")
+        for file in tmp_path.glob("a.sqlite*"):
+            shutil.copy(file, killed)
+    assert (killed / "a.sqlite-wal").stat().st_size > 0
+    (killed / "a.sqlite-driver").unlink()
+    pd.testing.assert_frame_equal(read_store(killed / "a.sqlite"), frame)
+    assert os.listdir(killed) == ["a.sqlite"]
+    with Store(killed / "a.sqlite") as store:
+        assert store.study().command == "once more"
+
+
+def test_a_reader_cannot_write(tmp_path):
+    run(tmp_path / "a.sqlite")
+    study = read_study(spec())
+    with (
+        Store(tmp_path / "a.sqlite") as store,
+        pytest.raises(StoreError, match="could not be written: attempt to write a readonly"),
+    ):
+        store.begin(study, list(study.runs()), "a reader")
+
+
+def test_one_holder_of_a_lock_at_a_time(tmp_path):
+    holders, most = [], []
+
+    def hold(_):
+        for _ in range(100):
+            try:
+                lock = FileLock(tmp_path / "lock")
+            except BlockingIOError:
+                continue
+            holders.append(1)
+            most.append(len(holders))
+            holders.pop()
+            lock.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hold, range(4)))
+    assert max(most) == 1
+    assert os.listdir(tmp_path) == []
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from reluflow.experiments._lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    time.sleep(60)
+print(child, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_lock_ends_with_its_process_whoever_was_forked_from_it(tmp_path):
+    path = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            assert holder.wait() == 0
+            assert path.exists()
+            FileLock(path).release()
+            assert not path.exists()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_damaged_store_is_left_as_it_is(tmp_path):

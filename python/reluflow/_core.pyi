@@ -39,6 +39,7 @@ class LossGradient:
 def forward(
     weights: _Floats, bias: _Floats, output: _Floats, inputs: _Floats, num_threads: int
 ) -> _Floats: ...
+def gram_matrix(inputs: _Floats, bias_feature: bool, num_threads: int) -> _Floats: ...
 def log_loss_weights(margins: _Floats, loss: Loss | MarginLoss) -> tuple[float, _Floats]: ...
 def primal_gradient(
     weights: _Floats,
@@ -104,7 +105,7 @@ def gradient_flow(
     loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
-    gram: bool,
+    gram_form: bool,
     method: FlowMethod,
     kink_ramp: float,
     log_inverse_loss: float,
@@ -113,6 +114,7 @@ def gradient_flow(
     max_seconds: float,
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
+    gram: _Floats | None = None,
 ) -> FlowOutcome: ...
 def gradient_flow_ensemble(
     networks: list[tuple[_Floats, _Floats, _Floats]],

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from reluflow._progress import flow_progress
+from reluflow._validation import FloatArray, as_array
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.flow.deep import follow_deep
@@ -28,6 +31,7 @@ def gradient_flow(
     form: str = "auto",
     backend: str = "native",
     num_threads: int | None = None,
+    gram: ArrayLike | None = None,
     max_evaluations: int | None = None,
     max_seconds: float | None = None,
     progress: bool | Observer = False,
@@ -73,6 +77,9 @@ def gradient_flow(
         Compiled kernels, or the NumPy reference.
     num_threads : int or None
         None means all cores that the process may use. The result does not depend on it.
+    gram : array_like, shape (n, n), or None
+        Gram matrix of the examples where it is known already, with 1 added to every entry where the
+        biases are trained; the Gram form then need not compute it. It is not checked against X.
     max_evaluations : int or None
         Gradients allowed.
     max_seconds : float or None
@@ -109,16 +116,38 @@ def gradient_flow(
         max_seconds=max_seconds,
     )
     settings.require(net, data)
+    known = None if gram is None else _checked_gram(gram, data)
     start = time.perf_counter()
     with flow_progress(progress, settings.log_inverse_loss) as observer:
-        follow = follow_deep if isinstance(net, DeepNet) else _follow
-        outcome, reached, form = follow(net, data, settings, observer)  # type: ignore[arg-type]
+        if isinstance(net, DeepNet):
+            followed: _Followed = follow_deep(net, data, settings, observer)
+        else:
+            followed = _follow(net, data, settings, observer, known)
+        outcome, reached, form = followed
     return settings.result(outcome, reached, data, form, time.perf_counter() - start)
 
 
+# Outcome of the kernel, the network that it reached, and the form.
+_Followed = tuple[Any, TwoLayerNet | DeepNet, str]
+
+
+def _checked_gram(gram: ArrayLike, data: Dataset) -> FloatArray:
+    K = as_array("gram", gram, 2)
+    if K.shape != (data.n, data.n):
+        raise ValueError(
+            f"gram must have one row and one column for each of the {data.n} examples; "
+            f"got shape {K.shape}"
+        )
+    return K
+
+
 def _follow(
-    net: TwoLayerNet, data: Dataset, settings: FlowSettings, observer: Observer | None
-) -> tuple[Any, TwoLayerNet | DeepNet, str]:
+    net: TwoLayerNet,
+    data: Dataset,
+    settings: FlowSettings,
+    observer: Observer | None,
+    gram: FloatArray | None,
+) -> _Followed:
     form = settings.form_for(data)
     outcome = settings.kernel.gradient_flow(
         net.W,
@@ -132,5 +161,6 @@ def _follow(
         form == "gram",
         *settings.options(),
         observer,
+        gram,
     )
     return outcome, TwoLayerNet(outcome.weights, outcome.bias, outcome.output), form

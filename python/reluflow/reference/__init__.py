@@ -19,7 +19,13 @@ from reluflow.reference.flow import (
 )
 from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
-from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
+from reluflow.reference.network import (
+    LossGradient,
+    forward,
+    gram_gradient,
+    gram_matrix,
+    primal_gradient,
+)
 from reluflow.reference.perturbation import (
     PerturbationOutcome,
     Proof,
@@ -59,6 +65,7 @@ __all__ = [
     "gradient_flow",
     "gradient_flow_ensemble",
     "gram_gradient",
+    "gram_matrix",
     "log_line_masses",
     "log_loss_weights",
     "min_perturbations",

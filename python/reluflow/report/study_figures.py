@@ -22,6 +22,16 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = "os^Dv<>P"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
+# Ticks between powers of ten on axes whose ends have at most this ratio.
+_SUBDIVISIONS = (
+    (3.0, (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)),
+    (10.0, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)),
+    (100.0, (1.0, 2.0, 5.0)),
+)
+
+# Letters of a label of which three fit beside one another.
+_SHORT_LABEL = 30
+
 
 def figure_table(description: Description, frame: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a figure: means over all that is not on its axes, with intervals."""
@@ -41,7 +51,19 @@ def draw(description: Description, table: pd.DataFrame) -> Figure:
             _draw_map(ax, description, table)
         else:
             _draw_lines(ax, description, table)
+            _draw_legend(figure, ax)
         return figure
+
+
+def _draw_legend(figure: Figure, ax: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    labels = ax.get_legend_handles_labels()[1]
+    if not labels:
+        return
+    columns = 3 if max(map(len, labels)) <= _SHORT_LABEL else 2
+    if len(labels) > columns:
+        figure.set_size_inches(style.TALL)
+    figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def lines(description: Description, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -51,7 +73,7 @@ def lines(description: Description, table: pd.DataFrame) -> Iterator[tuple[str, 
             yield column, "", table
             continue
         for value, rows in table.groupby(description.by, sort=False):
-            yield column, f"{_setting(description, description.by)} = {_short(value)}", rows
+            yield column, _value_label(description, description.by, value), rows
 
 
 def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None:
@@ -74,8 +96,6 @@ def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None
     _plain_ticks(ax, description)
     _tick_at_values(ax, description, table)
     ax.grid(True, which="major")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend()
 
 
 def _draw_line(
@@ -166,13 +186,14 @@ def _draw_map(ax: Axes, description: Description, table: pd.DataFrame) -> None:
 
 
 def _plain_ticks(ax: Axes, description: Description) -> None:
-    """On a logarithmic axis of few decades, numbers at 1, 2 and 5 rather than powers."""
+    """On a logarithmic axis of few decades, some numbers of each rather than powers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = ax.get_ylim()
     if description.y_scale != "log" or high > 100 * low:
         return
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    parts = next(subs for reach, subs in _SUBDIVISIONS if high <= reach * low)
+    ax.yaxis.set_major_locator(LogLocator(subs=parts))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     ax.yaxis.set_minor_locator(NullLocator())
 
@@ -194,6 +215,13 @@ def _label(description: Description, column: str) -> str:
 
 def _setting(description: Description, name: str) -> str:
     return dict(description.labels).get(name, name.replace("_", " "))
+
+
+def _value_label(description: Description, name: str, value: Any) -> str:
+    """A value of a setting: numbers with the setting's name, texts speak for themselves."""
+    if isinstance(value, str):
+        return dict(description.labels).get(value, value.replace("_", " "))
+    return f"{_setting(description, name)} = {_short(value)}"
 
 
 def _short(value: Any) -> str:
