@@ -74,8 +74,8 @@ def test_the_page_shows_machine_date_load_and_verdicts(bench):
     text = bench("page").page(one_topic(bench)[0])
     assert "a processor, 2 cores, 8 GB" in text
     assert "2026-01-02 03:04 UTC; load 0.1 before, 0.2 after" in text
-    assert "| a case | a peer | 6 s | 3 (2.5 to 4) | 0.5 | ≥ 2, reached |" in text
-    assert "| a case | a slow one | 6 s | ≥ 3 (2.5 to 4) | ≥ 0.5 | ≥ 4, **missed** |" in text
+    assert "| a case | a peer | 6 s | 2 s | 3 (2.5 to 4) | 0.5 | ≥ 2, reached |" in text
+    assert "| a case | a slow one | 6 s | 2 s | ≥ 3 (2.5 to 4) | ≥ 0.5 | ≥ 4, **missed** |" in text
     assert "| size | 2.5 MB | ≤ 3, reached |" in text
     assert "| share | 0.75 | ≥ 0.8, **missed** |" in text
     assert "trial run" not in text
