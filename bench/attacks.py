@@ -1,51 +1,35 @@
 """Smallest perturbations against gradient attacks on the same points of one trained network.
 
 The network is that of the demo: orthogonal means, d = 2000, k = 10, sigma = 0.2, n = 200, width
-100. Prints, for every attack, the mean and largest ratio of its perturbations to reluflow's radii,
-the share of the points that strictly flip (evaluated in float64), the share of those that are
-shorter than reluflow's radius (which must be none), and seconds per 100 points.
+100. For every attack the time over that of reluflow's radii, the mean and largest ratio of its
+perturbations to them, the share of the points that strictly flip (evaluated in float64), and the
+share of those that are shorter than reluflow's radius, which must be none.
 
-    python -m bench.attacks [--points 100] [--threads 1] [--init-scale 1e-3]
+    python -m bench.attacks [--points 50] [--threads 1] [--init-scale 1e-3] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import math
-import sys
 from pathlib import Path
 
-from bench.environment import run_inside
-from bench.gradient_step import limit_threads
+from bench import topic
 
-PACKAGES = ["numpy", "torch==2.13.0", "foolbox==3.3.4", "tqdm"]
+PACKAGES = ["numpy", "torch==2.13.0", "foolbox==3.3.4", "adversarial-robustness-toolbox==1.20.1"]
+PACKAGES += ["tqdm"]
 # Its attack needs torch alone; what it asks for besides serves other attacks.
 ALONE = ("adv-lib==0.2.8",)
 
 
-def trained(arguments):
-    """The network of the demo, and fresh examples."""
+def trained(points, threads, init_scale=1e-3):
+    """The network of the demo, its clusters, and fresh examples."""
     import reluflow as rf
 
-    clusters = rf.ClusterModel.orthogonal(arguments.clusters, arguments.dim, arguments.noise)
-    problem = rf.draw(
-        clusters,
-        arguments.n,
-        arguments.width,
-        init_scale=arguments.init_scale,
-        coordinates="ambient",
-        seed=arguments.seed,
-    )
-    flow = rf.gradient_flow(
-        problem.net,
-        problem.data,
-        log_inverse_loss=arguments.log_inverse_loss,
-        num_threads=arguments.threads,
-    )
-    data = problem.clusters.sample(arguments.points, arguments.seed + 1)
-    return flow.net, problem.clusters, data
+    clusters = rf.ClusterModel.orthogonal(10, 2000, 0.2)
+    problem = rf.draw(clusters, 200, 100, init_scale=init_scale, coordinates="ambient", seed=0)
+    flow = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=100.0, num_threads=threads)
+    return flow.net, problem.clusters, problem.clusters.sample(points, 1)
 
 
 def adv_lib_fmn(steps, room):
@@ -84,74 +68,62 @@ def peers(typical):
     """Name and attack(net, X, y) -> attacked X; ``typical`` is a length."""
     from reluflow.robustness._attack_adapters import adapter
 
-    names = ("foolbox DDN tuned", "foolbox DDN", "foolbox DeepFool")
+    names = ("foolbox DDN tuned", "foolbox DDN", "foolbox DeepFool", "art DeepFool")
     return {
         **{name: adapter(name, typical) for name in names},
         "adv-lib fmn, 200 steps": adv_lib_fmn(200, 4 * typical),
     }
 
 
-def measure(arguments):
-    """One row a method."""
+def measure(options):
+    """One comparison a method; each runs once, as a user would run it."""
     import torch
 
     import reluflow as rf
 
-    torch.set_num_threads(arguments.threads)
-    net, clusters, data = trained(arguments)
+    torch.set_num_threads(options.threads)
+    points = 10 if options.quick else options.points
+    net, clusters, data = trained(points, options.threads, options.init_scale)
     typical = math.sqrt(clusters.ambient_dim / clusters.n_clusters)
-    found = rf.compare_attacks(
-        net, data.X, data.y, peers(typical), clusters=clusters, num_threads=arguments.threads
+    compared = rf.compare_attacks(
+        net, data.X, data.y, peers(typical), clusters=clusters, num_threads=options.threads
     )
-    print(found.radii)
-    header = ("method", "mean ratio", "max ratio", "flips", "below", "s/100", "times ours")
-    print("{:<26}{:>12}{:>12}{:>8}{:>8}{:>10}{:>12}".format(*header))
-    hundred = 100 / data.n
-    for name, row in found.table.iterrows():
-        yield {
-            "method": name,
-            "mean_ratio": row["mean_ratio"],
-            "max_ratio": row["largest_ratio"],
-            "flips": row["strictly_flipped"],
-            "below": row["shorter"],
-            "seconds_per_100": row["seconds"] * hundred,
-            "times_ours": row["seconds"] / found.radii.seconds,
-        }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (
-        ("points", 100),
-        ("threads", 1),
-        ("dim", 2000),
-        ("clusters", 10),
-        ("n", 200),
-        ("width", 100),
-        ("seed", 0),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    for name, default in (("noise", 0.2), ("init-scale", 1e-3), ("log-inverse-loss", 100.0)):
-        parser.add_argument(f"--{name}", type=float, default=default)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    arguments = parser.parse_args()
-    run_inside("bench.attacks", PACKAGES, ALONE)
-    limit_threads(arguments.threads)
-    shorter = False
-    for row in measure(arguments):
-        shorter |= row["below"] > 0
-        if arguments.json:
-            print(json.dumps(row))
-        else:
-            print(
-                f"{row['method']:<26}{row['mean_ratio']:>12.6f}{row['max_ratio']:>12.6f}"
-                f"{row['flips']:>8.2f}{row['below']:>8.2f}{row['seconds_per_100']:>10.3f}"
-                f"{row['times_ours']:>12.1f}",
-                flush=True,
+    found = topic.Findings()
+    seconds = compared.radii.seconds
+    for name, row in compared.table.iloc[1:].iterrows():
+        ratio = row["seconds"] / seconds
+        found.comparisons.append(
+            topic.Comparison(
+                case=f"smallest perturbations of {data.n} examples",
+                contender=str(name),
+                seconds=float(row["seconds"]),
+                ours=seconds,
+                ratio=ratio,
+                low=ratio,
+                high=ratio,
+                cpu_ratio=math.nan,
+                note=f"timed once; mean ratio to the radius {row['mean_ratio']:.5f}, largest "
+                f"{row['largest_ratio']:.4f}, strictly flipped {row['strictly_flipped']:.0%}",
             )
-    if shorter:
-        sys.exit("an attack found a shorter perturbation than reluflow")
+        )
+    found.facts += [
+        topic.Fact(
+            "share of reluflow's radii that are proved", float(compared.radii.proved.mean()), aim=1
+        ),
+        topic.Fact(
+            "share of points for which some attack was shorter",
+            float(compared.table["shorter"].max()),
+            aim=0,
+            at_most=True,
+        ),
+    ]
+    return found
+
+
+def arguments(parser):
+    parser.add_argument("--points", type=int, default=50)
+    parser.add_argument("--init-scale", type=float, default=1e-3)
 
 
 if __name__ == "__main__":
-    main()
+    topic.main("bench.attacks", __doc__, measure, PACKAGES, alone=ALONE, more=arguments)

@@ -1,35 +1,39 @@
 """Many small flows at once: one thread against two, and against torch and JAX with vmap.
 
-256 problems with n = 100 examples and m = 50 neurons, in the coordinates of `draw`. reluflow's time
-is that of `gradient_flow_ensemble` over the number of its gradients, integrator included; a peer's
-is one gradient and one update of all networks in one vmapped call, over their number. Float64,
-medians of interleaved repeats.
+256 problems with n = 100 examples and m = 50 neurons, one a seed: in the reduced coordinates of
+`draw`, whose number is 160 whatever the dimension, and in 2,000 coordinates as a script would draw
+them. Contenders get the same arrays. reluflow's time is that of `gradient_flow_ensemble` over the
+number of its gradients, integrator and preparation included, in the form that it chooses itself and
+in the primal form, which does the same products as the peers; a peer's is one gradient and one
+update of all networks in one vmapped call, over their number. Float64, two threads for everyone.
 
-    python -m bench.ensemble [--runs 256] [--repeats 7] [--json FILE]
+    python -m bench.ensemble [--runs 256] [--repeats 7] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 
-from bench.environment import run_inside
-from bench.gradient_step import RATE, limit_threads
-from bench.timing import interleaved, median_ratio
+from bench import topic
+from bench.gradient_step import RATE
+from bench.timing import interleaved, ratios
 
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib"]
 THREADS = 2
 EVALUATIONS = 61
+DIMS = {"reduced": 100_000, "ambient": 2000}
+PEERS, TWO_THREADS = 5.0, 1.9
 
 
-def drawn(runs):
+def drawn(runs, coordinates):
     """Networks and data sets, one a seed."""
     import reluflow as rf
 
-    clusters = rf.ClusterModel.orthogonal(10, 100_000, 1.0)
-    problems = [rf.draw(clusters, 100, 50, init_scale=1e-2, seed=seed) for seed in range(runs)]
+    clusters = rf.ClusterModel.orthogonal(10, DIMS[coordinates], 1.0)
+    problems = [
+        rf.draw(clusters, 100, 50, init_scale=1e-2, coordinates=coordinates, seed=seed)
+        for seed in range(runs)
+    ]
     return [problem.net for problem in problems], [problem.data for problem in problems]
 
 
@@ -56,11 +60,12 @@ def stacked(nets, data):
     return parameters, [np.stack([getattr(one, name) for one in data]) for name in ("X", "y")]
 
 
-def torch_vmap(nets, data):
+def torch_vmap(parameters, examples):
     import torch
 
     torch.set_num_threads(THREADS)
-    parameters, examples = ([torch.tensor(a) for a in arrays] for arrays in stacked(nets, data))
+    parameters = [torch.tensor(a) for a in parameters]
+    examples = [torch.from_numpy(a) for a in examples]
 
     def loss(W, b, v, X, y):
         return torch.logsumexp(-y * (torch.relu(X @ W.T + b) @ v), 0)
@@ -74,11 +79,11 @@ def torch_vmap(nets, data):
     return call
 
 
-def jax_vmap(nets, data):
+def jax_vmap(parameters, examples):
     import jax
     import jax.numpy as jnp
 
-    parameters, examples = ([jnp.asarray(a) for a in arrays] for arrays in stacked(nets, data))
+    parameters, examples = ([jnp.asarray(a) for a in arrays] for arrays in (parameters, examples))
 
     def loss(parameters, X, y):
         W, b, v = parameters
@@ -98,62 +103,61 @@ def jax_vmap(nets, data):
     return call
 
 
-def measure(runs, repeats):
-    """Microseconds a gradient, and ratios."""
-    nets, data = drawn(runs)
+def measure(options):
+    """Both kinds of coordinates."""
+    found = topic.Findings()
+    runs = 16 if options.quick else options.runs
+    for coordinates in DIMS:
+        measure_coordinates(found, coordinates, runs, options.repeats)
+        print(f"{coordinates} done", flush=True)
+    return found
+
+
+def measure_coordinates(found, coordinates, runs, repeats):
+    """Peers, and one thread against two."""
+    nets, data = drawn(runs, coordinates)
+    arrays = stacked(nets, data)
     contenders = {
-        f"{form}, {threads} thread{'s' * (threads > 1)}": reluflow_ensemble(
-            nets, data, form, threads
-        )
-        for form in ("gram", "primal")
+        (form, threads): reluflow_ensemble(nets, data, form, threads)
+        for form in ("auto", "primal")
         for threads in (1, THREADS)
     }
-    contenders |= {"torch vmap": torch_vmap(nets, data), "JAX vmap": jax_vmap(nets, data)}
-    load = os.getloadavg()[0]
+    contenders |= {"torch vmap": torch_vmap(*arrays), "JAX vmap": jax_vmap(*arrays)}
     times = interleaved(contenders, repeats=repeats)
-    for name in contenders:
-        gradients = runs * (1 if "vmap" in name else EVALUATIONS)
-        times[name] = [1e6 * t / gradients for t in times[name]]
-    ratios = {
-        f"one thread / {form}, {THREADS} threads": median_ratio(
-            times[f"{form}, 1 thread"], times[f"{form}, {THREADS} threads"]
-        )
-        for form in ("gram", "primal")
+    a_gradient = {
+        name: samples.over(runs * (EVALUATIONS if isinstance(name, tuple) else 1))
+        for name, samples in times.items()
     }
-    for peer in ("torch vmap", "JAX vmap"):
-        for form in ("gram", "primal"):
-            ours = times[f"{form}, {THREADS} threads"]
-            ratios[f"{peer} / {form}, {THREADS} threads"] = median_ratio(times[peer], ours)
-    return {
-        "runs": runs,
-        "load_before": load,
-        "load_after": os.getloadavg()[0],
-        "microseconds": {name: statistics.median(t) for name, t in times.items()},
-        "spread": {name: [min(t), max(t)] for name, t in times.items()},
-        "ratios": ratios,
-    }
+    where = f"{runs} runs, d = {nets[0].dim:,}"
+    for form in ("auto", "primal"):
+        others = {name: a_gradient[name] for name in ("torch vmap", "JAX vmap")}
+        ours, aim = a_gradient[form, THREADS], PEERS if form == "auto" else None
+        found.compare(f"{where}, {name_of(form)}", ours, others, aim=aim)
+    for form in ("auto", "primal"):
+        low, middle, high = ratios(a_gradient[form, 1].wall, a_gradient[form, THREADS].wall)
+        found.facts += [
+            topic.Fact(
+                f"{where}, {name_of(form)}: one thread over {THREADS}",
+                middle,
+                aim=TWO_THREADS,
+                note=f"{low:.2f} to {high:.2f}",
+            ),
+            topic.Fact(
+                f"{where}, {name_of(form)}: a gradient on one thread",
+                1e6 * statistics.median(a_gradient[form, 1].cpu),
+                "us of processor",
+            ),
+        ]
 
 
-def main() -> None:
-    """Prints the table and, with --json, writes it to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def name_of(form):
+    """As tables call it."""
+    return "Gram form" if form == "auto" else "primal form"
+
+
+def arguments(parser):
     parser.add_argument("--runs", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", help="file to write the results to")
-    options = parser.parse_args()
-    run_inside("bench.ensemble", PACKAGES)
-    limit_threads(THREADS)
-    found = measure(options.runs, options.repeats)
-    print(f"load {found['load_before']:.1f} before, {found['load_after']:.1f} after")
-    for name, microseconds in found["microseconds"].items():
-        low, high = found["spread"][name]
-        print(f"{name:>20} {microseconds:9.2f} us a gradient  ({low:.2f} to {high:.2f})")
-    for name, ratio in found["ratios"].items():
-        print(f"{name:>36} {ratio:7.2f}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
 
 
 if __name__ == "__main__":
-    main()
+    topic.main("bench.ensemble", __doc__, measure, PACKAGES, threads=THREADS, more=arguments)

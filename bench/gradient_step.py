@@ -1,24 +1,20 @@
-"""One gradient step of the flow against NumPy, torch and JAX.
+"""One gradient step of the flow against NumPy, torch and JAX, on six shapes.
 
-Prints, for every shape (n, d, m), the time of each contender over that of reluflow's primal and
-Gram forms: medians of interleaved repeats, float64. reluflow's time is that of a flow less that of
+For every shape (n, d, m) the time of each contender over that of reluflow's primal form, and over
+that of its Gram form: float64, interleaved repeats. reluflow's time is that of a flow less that of
 its first gradient, over the number of the others, integrator included; a peer's is one gradient and
-one update.
+one update. With it the share of the fused multiply-adds of the cores that reluflow's matrix
+products reach, measured next to each shape: of processor time on one thread, of wall time on more.
 
-    python -m bench.gradient_step [--threads 1] [--repeats 7] [--shapes 300,1000,100 ...]
-        [--forms gram] [--evaluations 31]
+    python -m bench.gradient_step [--threads 1] [--repeats 7] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import sys
 
-from bench.environment import run_inside
-from bench.timing import interleaved, median_ratio
+from bench import fma_peak, topic
+from bench.timing import Samples, interleaved, ratios
 
 SHAPES = [
     (200, 500, 50),
@@ -28,18 +24,31 @@ SHAPES = [
     (300, 300, 5000),
     (100, 110, 20),
 ]
+QUICK = [(200, 500, 50), (100, 110, 20)]
 FORMS = ("primal", "gram")
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib"]
 RATE = 1e-6
+EVALUATIONS = 31
+# Products of so many operations and less are one small problem; the others are shared by threads.
+SMALL = 3e7
+OF_PEAK, OF_PEAK_SMALL, TWO_THREADS = 0.80, 0.70, 1.8
 
 
-def limit_threads(threads: int) -> None:
-    """Before any numerical library is loaded: the same cores and threads for everyone."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["JAX_ENABLE_X64"] = "1"
+def problem(n, d, m):
+    """Normal examples with random labels, and a small network."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    y = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+    W = rng.standard_normal((m, d))
+    W *= 1e-2 / np.sqrt(d)
+    return X, y, W, 1e-2 * np.where(np.arange(m) % 2, -1.0, 1.0)
+
+
+def operations(form, n, d, m):
+    """Of the matrix products of one gradient."""
+    return 4 * n * (d + 1) * m if form == "primal" else 2 * n * n * m
 
 
 def reluflow_flow(X, y, W, v, form, threads, evaluations):
@@ -49,7 +58,7 @@ def reluflow_flow(X, y, W, v, form, threads, evaluations):
     data, net = rf.Dataset(X, y), rf.TwoLayerNet(W, v * 0, v)
 
     def call():
-        rf.gradient_flow(
+        return rf.gradient_flow(
             net,
             data,
             form=form,
@@ -76,17 +85,22 @@ def numpy_step(X, y, W, v):
     return call
 
 
-def torch_step(X, y, W, v, threads):
+def torch_step(X, y, W, v, threads, *, compiled=False):
     import torch
 
     torch.set_num_threads(threads)
-    X, y = torch.tensor(X), torch.tensor(y)
+    X, y = torch.from_numpy(X), torch.from_numpy(y)
     W, v = torch.tensor(W, requires_grad=True), torch.tensor(v, requires_grad=True)
     b = torch.zeros(len(v), dtype=torch.float64, requires_grad=True)
 
+    def log_loss(W, b, v):
+        return torch.logsumexp(-y * (torch.relu(X @ W.T + b) @ v), 0)
+
+    if compiled:
+        log_loss = torch.compile(log_loss, dynamic=False)
+
     def call():
-        loss = torch.logsumexp(-y * (torch.relu(X @ W.T + b) @ v), 0)
-        gradients = torch.autograd.grad(loss, (W, b, v))
+        gradients = torch.autograd.grad(log_loss(W, b, v), (W, b, v))
         with torch.no_grad():
             for parameter, gradient in zip((W, b, v), gradients, strict=True):
                 parameter -= RATE * gradient
@@ -117,78 +131,77 @@ def jax_step(X, y, W, v):
     return call
 
 
-def measure(shape, options):
-    """Ratios and milliseconds of one shape."""
-    import numpy as np
+def flow_steps(times, key, evaluations):
+    """Time of one gradient of a flow: a long flow less one of a single gradient."""
+    return times[(*key, evaluations)].less(times[(*key, 1)]).over(evaluations - 1)
 
-    n, d, m = shape
-    threads = options.threads
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, d))
-    y = np.where(rng.random(n) < 0.5, -1.0, 1.0)
-    W = 1e-2 * rng.standard_normal((m, d)) / np.sqrt(d)
-    v = 1e-2 * np.where(np.arange(m) % 2, -1.0, 1.0)
+
+def measure(options):
+    """All shapes."""
+    found = topic.Findings()
+    for shape in QUICK if options.quick else SHAPES:
+        measure_shape(found, shape, options)
+        print(f"{shape} done", flush=True)
+    return found
+
+
+def measure_shape(found, shape, options):
+    """Ratios, share of the peak, and what more threads bring."""
+    drawn, threads = problem(*shape), options.threads
     peers = {
-        "numpy": numpy_step(X, y, W, v),
-        "torch": torch_step(X, y, W, v, threads),
-        "jax": jax_step(X, y, W, v),
+        "NumPy": numpy_step(*drawn),
+        "torch": torch_step(*drawn, threads),
+        "torch.compile": torch_step(*drawn, threads, compiled=True),
+        "JAX": jax_step(*drawn),
     }
+    keys = [(form, used) for form in FORMS for used in sorted({1, threads})]
     flows = {
-        (form, count): reluflow_flow(X, y, W, v, form, threads, count)
-        for form in options.forms
-        for count in (1, options.evaluations)
+        (*key, count): reluflow_flow(*drawn, *key, count)
+        for key in keys
+        for count in (1, EVALUATIONS)
     }
-    measured = interleaved({**flows, **peers}, repeats=options.repeats)
-    times = {peer: measured[peer] for peer in peers}
-    for form in options.forms:
-        pairs = zip(measured[form, options.evaluations], measured[form, 1], strict=True)
-        times[form] = [(long - short) / (options.evaluations - 1) for long, short in pairs]
-    return {
-        "shape": shape,
-        "threads": threads,
-        "milliseconds": {name: 1e3 * statistics.median(t) for name, t in times.items()},
-        "ratios": {
-            f"{peer}/{form}": median_ratio(times[peer], times[form])
-            for form in options.forms
-            for peer in peers
-        },
-    }
+    times = interleaved({**flows, **peers}, repeats=options.repeats)
+    peak = fma_peak.measure()
+    case = ", ".join(map(str, shape))
+    for form in FORMS:
+        ours = flow_steps(times, (form, threads), EVALUATIONS)
+        found.compare(
+            f"{case}, {form}",
+            ours,
+            {name: times[name] for name in peers},
+            aim=1.0 if form == "primal" else None,
+        )
+        found.facts.append(of_peak(shape, form, ours, peak, threads))
+        if threads > 1:
+            alone = flow_steps(times, (form, 1), EVALUATIONS)
+            found.facts.append(speed_up(shape, form, alone, ours, threads))
 
 
-def as_shape(text):
-    """n,d,m"""
-    n, d, m = map(int, text.split(","))
-    return n, d, m
+def of_peak(shape, form, ours: Samples, peak, threads):
+    """Share of the fused multiply-adds of the cores."""
+    taken = statistics.median(ours.cpu if threads == 1 else ours.wall)
+    aim = None
+    if form == "primal" and threads == 1:
+        aim = OF_PEAK_SMALL if shape == min(SHAPES, key=lambda s: operations(form, *s)) else OF_PEAK
+    return topic.Fact(
+        f"{', '.join(map(str, shape))}, {form}: share of the FMA peak",
+        operations(form, *shape) / taken / 1e9 / (peak * threads),
+        aim=aim,
+        note=f"of {threads} x {peak:.1f} GFLOP/s",
+    )
 
 
-def main() -> None:
-    """Prints the table and, with --json, writes it to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--shapes", nargs="*", type=as_shape, default=SHAPES, metavar="n,d,m")
-    parser.add_argument("--forms", nargs="*", default=FORMS, choices=FORMS)
-    parser.add_argument("--evaluations", type=int, default=31)
-    parser.add_argument("--json", help="file to write the results to")
-    options = parser.parse_args()
-    run_inside("bench.gradient_step", PACKAGES)
-    limit_threads(options.threads)
-    rows = []
-    for shape in options.shapes:
-        row = measure(shape, options)
-        rows.append(row)
-        if len(rows) == 1:
-            names = "  ".join(f"{name:>12}" for name in row["ratios"])
-            milliseconds = "  ".join(f"{form + ' ms':>10}" for form in options.forms)
-            print(f"{'n,d,m':>16}  {milliseconds}  {names}")
-        ratios = "  ".join(f"{ratio:12.2f}" for ratio in row["ratios"].values())
-        ours = "  ".join(f"{row['milliseconds'][form]:10.3f}" for form in options.forms)
-        print(f"{','.join(map(str, shape)):>16}  {ours}  {ratios}")
-        sys.stdout.flush()
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+def speed_up(shape, form, alone, together, threads):
+    """One thread over several."""
+    low, middle, high = ratios(alone.wall, together.wall)
+    large = operations("primal", *shape) > SMALL
+    return topic.Fact(
+        f"{', '.join(map(str, shape))}, {form}: one thread over {threads}",
+        middle,
+        aim=TWO_THREADS if large and form == "primal" else None,
+        note=f"{low:.2f} to {high:.2f}",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    topic.main("bench.gradient_step", __doc__, measure, PACKAGES)

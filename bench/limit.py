@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from bench.gradient_step import limit_threads
+from bench.topic import limit_threads
 
 CLUSTERS, WIDTHS, EXAMPLES = (2, 4, 8, 16, 32), (10, 30, 100, 300, 1000), (20, 50, 100, 200, 500)
 NOISE, DIMS = (0.05, 0.1, 0.2, 0.5, 1.0), (100, 300, 1000, 3000, 10_000)

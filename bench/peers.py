@@ -1,195 +1,189 @@
-"""All comparisons with other packages in one command, in one environment.
+"""All comparisons with other packages, in one environment, topic by topic.
 
-Runs the topics one after the other, each with interleaved repeats, and writes a table, a JSON file
-and a figure: how many times the time of reluflow each peer takes, and which fraction of the fused
-multiply-adds of a core, measured in the same run, the gradient step reaches. The load of the
-machine before and after every topic is part of the result: on a busy one ratios still compare
-contenders that were hindered alike, times and fractions do not say much.
+Every topic is a module of its own with interleaved repeats. What it finds goes into one JSON file,
+with date, load of the machine before and after, wall and processor time: topics can be measured one
+at a time, and a later run takes up where an earlier one was stopped. From that file a table, a
+figure and the page `docs/benchmarks.md` are made. On a busy machine ratios still compare contenders
+that were hindered alike; times, shares of the peak and what two threads bring do not say much.
 
-    python -m bench.peers [--out FOLDER] [--topics NAME ...] [--repeats 7]
+    python -m bench.peers                       # the topics that are missing in build/peers
+    python -m bench.peers --topic growth,busy   # these, anew
+    python -m bench.peers --publish             # ... and writes the page and its figure into docs
+    python -m bench.peers --quick --out FOLDER  # small sizes, to see that everything ends
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
+import importlib.metadata
 import json
 import os
 import platform
-import statistics
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from bench import attacks, fma_peak
-from bench.environment import ROOT, run_inside
+from bench import environment, fma_peak, page
+from bench.topic import Findings
 
-PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib", "foolbox==3.3.4", "tqdm"]
-FAR = ["--shapes", "300,1000,100", "300,10000,100", "300,100000,100"]
-FAR += ["--forms", "gram", "--evaluations", "1001"]
-# Command line of every topic; all but attacks take --repeats and --json.
-TOPICS = {
-    "gradient step": ["bench.gradient_step", "--threads", "1"],
-    "gradient step, 2 threads": ["bench.gradient_step", "--threads", "2"],
-    "step against d": ["bench.gradient_step", *FAR],
-    "whole flow": ["bench.whole_flow"],
+PACKAGES = [
+    "numpy",
+    "scipy",
+    "torch==2.13.0",
+    "jax",
+    "jaxlib",
+    "diffrax",
+    "foolbox==3.3.4",
+    "adversarial-robustness-toolbox==1.20.1",
+    "pyscipopt",
+    "numba",
+    "tqdm",
+]
+# Its attack needs torch alone; what it asks for besides serves other attacks.
+ALONE = ("adv-lib==0.2.8",)
+SHOWN = ["reluflow", "numpy", "scipy", "torch", "jax", "diffrax", "foolbox", "adv-lib"]
+SHOWN += ["adversarial-robustness-toolbox", "pyscipopt"]
+# Module of every topic, with its command line.
+TOPICS: dict[str, list[str]] = {
+    "gradient-step": ["bench.gradient_step", "--threads", "1"],
+    "gradient-step-2-threads": ["bench.gradient_step", "--threads", "2"],
+    "growth": ["bench.step_growth"],
+    "whole-flow": ["bench.whole_flow", "--against", "solvers", "--budget", "25"],
+    "descent": ["bench.whole_flow", "--against", "descent"],
     "ensemble": ["bench.ensemble"],
-    "fresh draws": ["bench.sampling", "--threads", "1"],
-    "attacks": ["bench.attacks", "--points", "50"],
-    "import": [],
+    "radii": ["bench.attacks"],
+    "universal": ["bench.universal"],
+    "draws": ["bench.sampling"],
+    "sweeps": ["bench.sweep_overhead"],
+    "memory": ["bench.memory"],
+    "footprint": ["bench.footprint"],
+    "busy": ["bench.busy"],
 }
+DOCS = environment.ROOT / "docs"
 
 
-def run_topic(name: str, repeats: int, folder: Path) -> dict:
-    """What a topic found, with the load around it."""
-    before, start = os.getloadavg()[0], time.perf_counter()
-    found = import_seconds(repeats) if name == "import" else run_module(name, repeats, folder)
+def machine() -> dict[str, Any]:
+    """Where this runs, and with which packages."""
     return {
-        "found": found,
-        "load": [before, os.getloadavg()[0]],
-        "seconds": time.perf_counter() - start,
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gigabytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in SHOWN},
     }
 
 
-def run_module(name: str, repeats: int, folder: Path):
-    """The JSON of a topic that is a module of its own."""
+def processor() -> str:
+    """Its name, and the widest vectors that it has."""
+    name, flags = platform.machine(), ""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        name = value.strip() if key.startswith("model name") else name
+        flags = value if key.startswith("flags") else flags
+    widest = next((v for v in ("avx512f", "avx2", "sse4_2") if v in flags.split()), "")
+    return f"{name} {widest}".strip()
+
+
+def run_topic(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What a topic found, and under which circumstances."""
     module, *arguments = TOPICS[name]
-    command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "RELUFLOW_BENCH_ENVIRONMENT": module}
-    if module == "bench.attacks":
-        done = subprocess.run(
-            [*command, "--json"], env=environment, cwd=ROOT, capture_output=True, text=True
-        )
-        done.check_returncode()
-        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    file = folder / f"{name.replace(' ', '-').replace(',', '')}.json"
-    command += ["--repeats", str(repeats), "--json", str(file)]
-    subprocess.run(command, env=environment, cwd=ROOT, check=True)
-    return json.loads(file.read_text(encoding="utf-8"))
+    file = folder / f"{name}.json"
+    arguments += ["--json", str(file)]
+    arguments += ["--quick"] if options.quick else []
+    arguments += ["--repeats", str(options.repeats)] if options.repeats else []
+    load, start, cpu = os.getloadavg()[0], time.perf_counter(), children_seconds()
+    peak = fma_peak.measure()
+    environment.run_module(module, arguments)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "quick": options.quick,
+        "load": [load, os.getloadavg()[0]],
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": children_seconds() - cpu,
+        "peak": [peak, fma_peak.measure()],
+        "found": found,
+    }
 
 
-def import_seconds(repeats: int) -> dict:
-    """Seconds to start Python with an import, less those to start it without."""
-    packages = {"nothing": "pass", "reluflow": "import reluflow"}
-    packages |= {name: f"import {name}" for name in ("numpy", "torch", "jax")}
-    times: dict[str, list[float]] = {name: [] for name in packages}
-    for _ in range(repeats):
-        for name, text in packages.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", text], check=True)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(each) for name, each in times.items()}
-    return {name: medians[name] - medians["nothing"] for name in packages if name != "nothing"}
+def children_seconds() -> float:
+    """Processor seconds of all processes that this one started and that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def ratios(name: str, found) -> Iterator[tuple[str, str, float]]:
-    """Case, contender and its time over reluflow's, for every comparison of a topic."""
-    if name == "import":
-        for peer in ("torch", "jax"):
-            yield "import", peer, found[peer] / found["reluflow"]
-    elif name == "ensemble":
-        for pair, ratio in found["ratios"].items():
-            peer, _, case = pair.partition(" / ")
-            yield case, peer, ratio
-    elif name == "fresh draws":
-        yield "normals", "numpy", found["normals"]["ratio"]
-        for row in found["draws"]:
-            yield f"rank {row['rank']}", "numpy", row["ratio"]
-    elif name == "whole flow":
-        for row in found[1:]:
-            yield "to L = 1e-8", row["name"], row["ratio"]
-    elif name == "attacks":
-        for row in found[1:]:
-            yield "smallest perturbation", row["method"], row["times_ours"]
-    else:
-        for row in found:
-            for pair, ratio in row["ratios"].items():
-                peer, _, form = pair.partition("/")
-                yield f"{','.join(map(str, row['shape']))} {form}", peer, ratio
+def earlier(file: Path) -> dict[str, Any]:
+    """What was measured before on this machine, or nothing."""
+    here = machine()
+    if not file.exists():
+        return {"machine": here, "topics": {}}
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if result["machine"] != here:
+        changed = [key for key in here if result["machine"].get(key) != here[key]]
+        sys.exit(f"{file} was measured with another {', '.join(changed)}; use another --out")
+    return result
 
 
-def fractions_of_peak(found, peak: float) -> Iterator[tuple[str, float]]:
-    """Products of a primal gradient, 4 n (d + 1) m operations, over peak and time, by shape."""
-    for row in found:
-        n, d, m = row["shape"]
-        rate = 4 * n * (d + 1) * m / (1e-3 * row["milliseconds"]["primal"]) / 1e9
-        yield ",".join(map(str, row["shape"])), rate / (peak * row["threads"])
+def write(result: dict[str, Any], file: Path) -> None:
+    """Never half."""
+    ordered = {name: result["topics"][name] for name in TOPICS if name in result["topics"]}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({**result, "topics": ordered}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(file)
 
 
-def table(result: dict) -> str:
-    """The whole result in Markdown."""
-    lines = [
-        f"Measured on {result['date']} on {result['processor']}, {result['cores']} cores; "
-        f"{result['peak']:.1f} GFLOP/s of fused multiply-adds on one core.",
-        "",
-        "| topic | case | contender | times reluflow's time | load |",
-        "|---|---|---|---|---|",
-    ]
-    for name, topic in result["topics"].items():
-        load = f"{topic['load'][0]:.1f} to {topic['load'][1]:.1f}"
-        for case, peer, ratio in ratios(name, topic["found"]):
-            lines.append(f"| {name} | {case} | {peer} | {ratio:.2f} | {load} |")
-    for name in ("gradient step", "gradient step, 2 threads"):
-        if name in result["topics"]:
-            lines += ["", f"| {name}: n,d,m | fraction of the peak |", "|---|---|"]
-            found = result["topics"][name]["found"]
-            for shape, fraction in fractions_of_peak(found, result["peak"]):
-                lines.append(f"| {shape} | {fraction:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(result: dict, file: Path) -> None:
-    """Every ratio as a dot, one row a case, on a logarithmic axis."""
-    from matplotlib.figure import Figure
-
-    rows = [
-        (f"{name}: {case}", peer, ratio)
-        for name, topic in result["topics"].items()
-        for case, peer, ratio in ratios(name, topic["found"])
-    ]
-    cases = list(dict.fromkeys(case for case, _, _ in rows))
-    figure = Figure(figsize=(8, 1 + 0.22 * len(cases)), layout="constrained")
-    ax = figure.subplots()
-    peers = dict.fromkeys(peer for _, peer, _ in rows)
-    for peer, marker in zip(peers, itertools.cycle("os^Dv<>Pp*Xd"), strict=False):
-        points = [(ratio, cases.index(case)) for case, other, ratio in rows if other == peer]
-        ax.plot(*zip(*points, strict=True), marker, markersize=5, label=peer)
-    ax.axvline(1, color="black", linewidth=1)
-    ax.set_yticks(range(len(cases)), cases, fontsize=7)
-    ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="time over reluflow's time (right of 1: reluflow is faster)")
-    ax.grid(axis="x")
-    ax.legend(fontsize=7)
-    figure.savefig(file)
+def topics_of(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = text.split(",")
+    for name in names:
+        if name not in TOPICS:
+            raise argparse.ArgumentTypeError(f"no topic {name!r}; there are {', '.join(TOPICS)}")
+    return names
 
 
 def main() -> None:
-    """Runs the topics and writes what they found."""
+    """Runs topics and writes what they found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers")
-    parser.add_argument("--topics", nargs="*", default=list(TOPICS), choices=list(TOPICS))
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--topic", type=topics_of, help=", ".join(TOPICS))
+    parser.add_argument("--out", type=Path, default=environment.ROOT / "build" / "peers")
+    parser.add_argument("--repeats", type=int, help="instead of each topic's own number")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
-    options.out = options.out.resolve()
-    run_inside("bench.peers", PACKAGES, attacks.ALONE)
-    options.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "peak": fma_peak.measure(),
-        "topics": {},
-    }
-    for name in options.topics:
+    environment.run_inside("bench.peers", PACKAGES, ALONE)
+    folder = options.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "benchmarks.json"
+    result = earlier(file)
+    failed = []
+    for name in options.topic or [name for name in TOPICS if name not in result["topics"]]:
         print(f"--- {name}", flush=True)
-        result["topics"][name] = run_topic(name, options.repeats, options.out)
-        (options.out / "peers.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    (options.out / "peers.md").write_text(table(result), encoding="utf-8")
-    draw(result, options.out / "peers.svg")
-    print(table(result))
+        try:
+            result["topics"][name] = run_topic(name, options, folder)
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{name} (exit code {error.returncode})")
+            continue
+        write(result, file)
+    page.write(file, folder)
+    print(page.table(result))
+    if options.publish:
+        (DOCS / "benchmarks.json").write_bytes(file.read_bytes())
+        page.write(DOCS / "benchmarks.json", DOCS)
+    missed = [
+        f"{name}: {what}"
+        for name, topic in result["topics"].items()
+        for what in Findings.from_dict(topic["found"]).missed
+    ]
+    if missed:
+        print("aims that were missed:", *missed, sep="\n  ")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import json
 import math
 import time
 
-from bench.gradient_step import limit_threads
+from bench.topic import limit_threads
 
 BETAS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0]
 THEOREM = 2269.0

@@ -1,23 +1,22 @@
-"""Fresh examples and normals a second, against NumPy.
+"""Fresh examples and normals a second, against NumPy and torch.
 
-Prints nanoseconds a draw and, as ratios of interleaved repeats, how many times faster reluflow
-draws and classifies a fresh example than NumPy does in the ambient dimension, for networks whose
-weights have rank R; and normals against `numpy.random.Generator.standard_normal`. With several
-threads only reluflow's draws and NumPy's matrix products use them.
+How many times faster reluflow draws and classifies a fresh example than NumPy does in the ambient
+dimension, for networks whose weights have rank R; and normals against
+`numpy.random.Generator.standard_normal` and torch. With several threads only reluflow's draws and
+NumPy's matrix products use them.
 
-    python -m bench.sampling [--threads 1] [--repeats 7] [--dim 1000]
+    python -m bench.sampling [--threads 1] [--repeats 7] [--dim 1000] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 
-from bench.gradient_step import limit_threads
-from bench.timing import interleaved, median_ratio
+from bench import topic
+from bench.timing import interleaved
 
+PACKAGES = ["numpy", "torch==2.13.0"]
 WIDTH = 100
 CLUSTERS = 10
 RANKS = [2, 10, 40, 100]
@@ -73,77 +72,64 @@ def numpy_errors(net, clusters):
     return call
 
 
-def measure_draws(rank, dim, threads, repeats):
-    """Nanoseconds a draw, and NumPy's time over reluflow's."""
+def compare_draws(found, rank, options):
+    """One draw and its classification."""
     import reluflow as rf
 
-    net, clusters = network(rank, dim), rf.ClusterModel.orthogonal(CLUSTERS, dim, NOISE)
+    net = network(rank, options.dim)
+    clusters = rf.ClusterModel.orthogonal(CLUSTERS, options.dim, NOISE)
     times = interleaved(
         {
-            "reluflow": reluflow_errors(net, clusters, threads),
-            "numpy": numpy_errors(net, clusters),
+            "reluflow": reluflow_errors(net, clusters, options.threads),
+            "NumPy": numpy_errors(net, clusters),
         },
-        repeats=repeats,
+        repeats=options.repeats,
     )
-    a_draw = {
-        "reluflow": [t / OURS for t in times["reluflow"]],
-        "numpy": [t / THEIRS for t in times["numpy"]],
-    }
-    return {
-        "rank": rank,
-        "nanoseconds": {name: 1e9 * statistics.median(t) for name, t in a_draw.items()},
-        "ratio": median_ratio(a_draw["numpy"], a_draw["reluflow"]),
-    }
+    found.compare(
+        f"a fresh example, d = {options.dim:,}, rank {rank}",
+        times["reluflow"].over(OURS),
+        {"NumPy": times["NumPy"].over(THEIRS)},
+    )
 
 
-def measure_normals(repeats):
-    """Millions of normals a second, and NumPy's time over reluflow's."""
+def compare_normals(found, repeats):
+    """Standard normals in float64, one thread."""
     import numpy as np
+    import torch
 
     from reluflow._dispatch import core
 
+    torch.set_num_threads(1)
     rng, out = np.random.default_rng(0), np.empty(NORMALS)
+    tensor = torch.empty(NORMALS, dtype=torch.float64)
     times = interleaved(
         {
             "reluflow": lambda: core.standard_normals(1, 0, NORMALS),
-            "numpy": lambda: rng.standard_normal(out=out),
+            "NumPy": lambda: rng.standard_normal(out=out),
+            "torch": tensor.normal_,
         },
         repeats=repeats,
     )
-    return {
-        "millions_a_second": {
-            name: NORMALS / statistics.median(t) / 1e6 for name, t in times.items()
-        },
-        "ratio": median_ratio(times["numpy"], times["reluflow"]),
-    }
-
-
-def main() -> None:
-    """Prints the tables and, with --json, writes them to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--dim", type=int, default=1000)
-    parser.add_argument("--json", help="file to write the results to")
-    options = parser.parse_args()
-    limit_threads(options.threads)
-    normals = measure_normals(options.repeats)
-    speeds = normals["millions_a_second"]
-    print(
-        f"normals, one thread: {speeds['reluflow']:.0f} M/s, NumPy {speeds['numpy']:.0f} M/s, "
-        f"ratio {normals['ratio']:.2f}"
+    a_normal = {name: samples.over(NORMALS) for name, samples in times.items()}
+    ours = a_normal.pop("reluflow")
+    found.compare("a standard normal", ours, a_normal)
+    found.facts.append(
+        topic.Fact("standard normals", 1e-6 / statistics.median(ours.cpu), "M/s of processor")
     )
-    print(f"{'rank':>5}  {'ns a draw':>10}  {'NumPy':>10}  {'ratio':>8}")
-    draws = []
-    for rank in RANKS:
-        row = measure_draws(rank, options.dim, options.threads, options.repeats)
-        draws.append(row)
-        ns = row["nanoseconds"]
-        print(f"{rank:>5}  {ns['reluflow']:10.1f}  {ns['numpy']:10.0f}  {row['ratio']:8.1f}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"normals": normals, "draws": draws}, file, indent=1)
+
+
+def measure(options):
+    """Normals, then draws."""
+    found = topic.Findings()
+    compare_normals(found, options.repeats)
+    for rank in RANKS[:2] if options.quick else RANKS:
+        compare_draws(found, rank, options)
+    return found
+
+
+def arguments(parser):
+    parser.add_argument("--dim", type=int, default=1000)
 
 
 if __name__ == "__main__":
-    main()
+    topic.main("bench.sampling", __doc__, measure, PACKAGES, more=arguments)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-from bench.gradient_step import limit_threads
+from bench.topic import limit_threads
 
 HUGE, SMALL = 10**12, 10**4
 # (d, k, sigma) of the large experiment; n = ceil(k ln(d)^2).

@@ -1,97 +1,145 @@
-"""Fits the cost model of studies on this machine.
+"""Fits the cost model of studies on this machine, or checks it on the studies that ship.
 
-Measures the processor time of every output over a range of sizes, one thread, and prints for each
-term of the model the coefficient that fits best, and how far the model as it stands is off.
+Without ``--check``: measures the processor time of every output of runs of those studies, one
+thread, and prints for each the coefficients that fit best, and how far the model as it stands is
+off. With it: makes every run of every study in its quick size and prints, study by study, the
+processor time that the model predicts and what it took; fails where they differ by more than a
+factor of 2.
 
-    python -m bench.sweep_cost [--repeats 2]
+    python -m bench.sweep_cost [--full 7] [--limit 25]
+    python -m bench.sweep_cost --check [--studies losses digits]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import random
 import time
+from collections import defaultdict
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from reluflow._threads import one_blas_thread
-from reluflow.experiments.built_in import DOUBLE_EDGE, ON_DIGITS, size_of
-from reluflow.experiments.outputs import OUTPUTS, gradients
+from reluflow.experiments import cost_model, read_study, shipped_studies
+from reluflow.experiments.deep import MEASURES, TrainedDeep
+from reluflow.experiments.outputs import OUTPUTS
 from reluflow.experiments.trained import TrainedOnClusters, TrainedOnDigits
 
-PROBLEMS = [
-    {"n_clusters": k, "dim": dim, "noise": noise, "per_cluster": p, "width": m, **more}
-    for k, dim, noise, p, m, more in [
-        (2, 2000, 1.0, 5, 10, {}),
-        (2, 2000, 1.0, 200, 20, {"log_inverse_loss": 1e4}),
-        (8, 2000, 0.2, 10, 100, {}),
-        (8, 2000, 3.0, 20, 50, {"log_inverse_loss": 10.0}),
-        (8, 4000, 3.0, 10, 1000, {"error_samples": 8192}),
-        (32, 2000, 0.2, 16, 100, {}),
-        (64, 2000, 0.5, 4, 50, {"init_scale": 1.0}),
-        (2, 100, 3.0, 200, 20, {"coordinates": "ambient", "max_evaluations": 3000}),
-    ]
-]
-IMAGES = [{"n": 50, "width": 20}, {"n": 300, "width": 100, "max_evaluations": 3000}]
+# Of each experiment: what is trained, what measures it, and what its time is modelled by.
+MODELLED = {
+    "double-edge": (TrainedOnClusters, OUTPUTS, cost_model.TWO_LAYERS, cost_model.size_of),
+    "digits": (TrainedOnDigits, OUTPUTS, cost_model.TWO_LAYERS, cost_model.size_of),
+    "deep": (TrainedDeep, MEASURES, cost_model.DEEP, cost_model.deep_size_of),
+}
 
 
-def measured(trained):
+def sampled(name, full, limit):
+    """The quick size of a study, one seed, and some runs of its full size that are not too long."""
+    study = read_study(name, quick=True)
+    yield from ((study, run) for run in study.runs() if run.settings["seed"] == study.seed)
+    study = read_study(name)
+    cost = study.experiment.cost
+    affordable = [run for run in study.runs() if cost(run.settings, study.outputs).seconds <= limit]
+    chosen = random.Random(1).sample(affordable, min(full, len(affordable)))
+    yield from ((study, run) for run in chosen)
+
+
+def output_times(study, run):
     """Processor seconds of each output, what they need from one another made by the first."""
+    kind, measures, _, _ = MODELLED[study.experiment.name]
+    trained = kind(run.settings)
     found = {}
-    for name, output in OUTPUTS.items():
+    for name in dict.fromkeys((run.settings.get("network", "flow"), *study.outputs)):
         start = time.process_time()
-        output.measure(trained)
+        measures[name](trained)
         found[name] = time.process_time() - start
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=2)
-    arguments = parser.parse_args()
-    rows = []
-    with one_blas_thread():
-        for seed in range(arguments.repeats):
-            for experiment, kind, given in [
-                *((DOUBLE_EDGE, TrainedOnClusters, given) for given in PROBLEMS),
-                *((ON_DIGITS, TrainedOnDigits, given) for given in IMAGES),
-            ]:
-                settings = experiment.complete({**given, "seed": seed})
-                trained = kind(settings)
-                found = measured(trained)
-                rows.append((size_of(settings), trained.flow.evaluations, found))
-    # The first run of all pays for what is loaded on demand.
-    rows = rows[1:]
-    expected = [(gradients(size), made) for size, made, _ in rows]
-    print("gradients, model over measured:", ratios(expected))
-    for name, output in OUTPUTS.items():
-        # What takes no time was not done: a certificate of a network that has none, for instance.
-        done = [(size, found[name]) for size, _, found in rows if found[name] > 2e-3]
-        fitted = fit([output.operations(size) for size, _ in done], [time for _, time in done])
-        pairs = [(output.seconds(size), time) for size, time in done]
-        print(
-            json.dumps(
-                {"output": name, "coefficients": fitted, "model over measured": ratios(pairs)}
-            )
-        )
-
-
 def fit(counts, times):
-    """Coefficients of at least 0 by least squares of the logarithm of the time."""
-    from scipy.optimize import least_squares
-
+    """Coefficients of at least 0 that fit the logarithm of the time; outliers count less."""
     counts, times = np.array(counts, dtype=float), np.array(times)
-    start = np.log(np.median(times / len(counts.T) / counts.T, axis=1))
-    found = least_squares(lambda logs: np.log(counts @ np.exp(logs)) - np.log(times), start)
-    return [float(f"{c:.2g}") for c in np.exp(found.x)]
+    seen = counts.any(axis=0)
+    used = counts[:, seen]
+    start = np.log(np.median(times) / (used.max(axis=0) * used.shape[1]))
+    found = least_squares(
+        lambda logs: np.log(used @ np.exp(logs)) - np.log(times), start, loss="soft_l1"
+    )
+    coefficients = np.zeros(counts.shape[1])
+    coefficients[seen] = np.exp(found.x)
+    return coefficients
+
+
+def fit_all(names, full, limit):
+    """Prints the best coefficients of every output."""
+    rows = defaultdict(list)
+    for name in names:
+        for study, run in sampled(name, full, limit):
+            if study.experiment.name not in MODELLED:
+                continue
+            _, _, models, size_of = MODELLED[study.experiment.name]
+            for output, seconds in output_times(study, run).items():
+                # What takes no time was not done.
+                if seconds > 1e-3:
+                    rows["deep" if models is cost_model.DEEP else "two layers", output].append(
+                        (models[output], size_of(run.settings), seconds)
+                    )
+    for (kind, output), measured in rows.items():
+        counts = [model.operations(size) for model, size, _ in measured]
+        times = [seconds for _, _, seconds in measured]
+        found = {
+            "output": f"{output}, {kind}",
+            "coefficients": [float(f"{one:.2g}") for one in fit(counts, times)],
+            "model over measured": ratios((m.seconds(size), t) for m, size, t in measured),
+        }
+        print(json.dumps(found), flush=True)
 
 
 def ratios(pairs):
     """Smallest, typical and largest ratio, as a text."""
     found = np.array([a / b for a, b in pairs])
-    middle = math.exp(np.log(found).mean())
+    middle = np.exp(np.log(found).mean())
     return f"{found.min():.2g} .. {middle:.2g} .. {found.max():.2g}"
+
+
+def check(names):
+    """Prints predicted and actual processor time of every study in its quick size."""
+    print(f"{'study, quick size':<24}{'runs':>6}{'predicted s':>13}{'took s':>10}{'ratio':>8}")
+    total, off = np.zeros(2), []
+    for name in names:
+        study = read_study(name, quick=True)
+        runs = list(study.runs())
+        predicted = sum(study.experiment.cost(r.settings, study.outputs).seconds for r in runs)
+        start = time.process_time()
+        for run in runs:
+            study.experiment.run(run.settings, study.outputs)
+        took = time.process_time() - start
+        total += predicted, took
+        ratio = predicted / took
+        off += [name] * (not 0.5 <= ratio <= 2)
+        print(
+            f"{name:<24}{len(runs):>6}{predicted:>13.1f}{took:>10.1f}{ratio:>8.2f}",
+            flush=True,
+        )
+    print(f"{'all':<30}{total[0]:>13.1f}{total[1]:>10.1f}{total[0] / total[1]:>8.2f}")
+    if off:
+        raise SystemExit(f"off by more than a factor of 2: {', '.join(off)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--studies", nargs="*", default=list(shipped_studies()))
+    parser.add_argument("--full", type=int, default=7, help="runs of each full size that are timed")
+    parser.add_argument("--limit", type=float, default=25.0, help="seconds of such a run at most")
+    given = parser.parse_args()
+    with one_blas_thread():
+        if given.check:
+            check(given.studies)
+        else:
+            fit_all(given.studies, given.full, given.limit)
 
 
 if __name__ == "__main__":

@@ -89,8 +89,8 @@ def test_a_two_layer_network_has_a_proved_radius(shape, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_search_finds_what_is_proved_of_two_layers(seed):
+    from reluflow._targets import targets_for
     from reluflow.robustness._deep_search import search_deep
-    from reluflow.robustness._targets import targets_for
 
     clusters = rf.ClusterModel.orthogonal(4, 200, 0.5, seed=seed)
     data = clusters.sample(24, seed)

@@ -83,6 +83,19 @@ def test_flow_is_bitwise_the_same_for_any_number_of_threads(form):
         np.testing.assert_array_equal(other.trajectory.norm, results[0].trajectory.norm)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_known_gram_matrix_changes_no_bit(native, bias):
+    problem = cluster_problem(seed=3, n=150, d=170)
+    net = rf.TwoLayerNet(problem.net.W, 0 * problem.net.b, problem.net.v)
+    gram = native.gram_matrix(problem.data.X, bias, 2)
+    options = {"bias": bias, "form": "gram", "max_evaluations": 40}
+    computed = rf.gradient_flow(net, problem.data, **options)
+    given = rf.gradient_flow(net, problem.data, gram=gram, **options)
+    np.testing.assert_array_equal(given.net.W, computed.net.W)
+    with pytest.raises(ValueError, match=r"each of the 150 examples; got shape \(3, 3\)"):
+        rf.gradient_flow(net, problem.data, gram=gram[:3, :3])
+
+
 def test_far_losses_do_not_underflow():
     problem = cluster_problem(seed=2, n=20, d=60, width=10)
     result = rf.gradient_flow(problem.net, problem.data, log_inverse_loss=1e4, rtol=1e-4)

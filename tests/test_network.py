@@ -50,6 +50,17 @@ def margin_loss(kernel, loss):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_gram_matrix_agrees_with_reference(native, shape, bias):
+    inputs = np.random.default_rng(sum(shape)).standard_normal(shape[:2])
+    gram = native.gram_matrix(inputs, bias, 1)
+    assert_close(gram, reference.gram_matrix(inputs, bias, 1))
+    np.testing.assert_array_equal(gram, gram.T)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(native.gram_matrix(inputs, bias, threads), gram)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["primal_gradient", "gram_gradient"])
 def test_gradient_agrees_with_reference(native, name, shape):
     rng = np.random.default_rng(sum(shape))

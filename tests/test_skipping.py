@@ -1,4 +1,4 @@
-"""Examples without weight and neurons that are dead on all examples are skipped, exactly."""
+"""Examples without weight, dead neurons, and neurons that move like others, are left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 import reluflow as rf
 from flow_problems import cluster_problem
+from reluflow import reference
 
 FIELDS = ("weights", "bias", "output")
 
@@ -58,6 +59,24 @@ def test_examples_without_weight_change_no_bit(native, name, far):
             np.testing.assert_allclose(
                 getattr(both, field), getattr(alone, field), rtol=1e-13, atol=1e-15
             )
+
+
+@pytest.mark.parametrize("name", ["primal_gradient", "gram_gradient"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_neurons_of_one_pattern_move_alike(native, name, threads):
+    # Ten directions, each with many neurons of other lengths and output weights, one of them 0.
+    rng = np.random.default_rng(5)
+    W, b, _, X, y = problem(rng, n=300, d=200, m=10)
+    length = rng.uniform(0.5, 2, 120)
+    kind = np.arange(120) % 10
+    v = np.where(np.arange(120) == 13, 0.0, rng.standard_normal(120)) / 100
+    arrays = length[:, None] * W[kind], length * b[kind], v, X, y
+    gradient = getattr(native, name)(*arrays, native.Loss.exponential, True, True, threads)
+    expected = reference.primal_gradient(*arrays, reference.Loss.exponential, True, True, 1)
+    for field in FIELDS:
+        error = getattr(gradient, field) - getattr(expected, field)
+        assert np.abs(error).max() <= 1e-13 * np.abs(getattr(expected, field)).max()
+    assert not gradient.weights[13].any()
 
 
 @pytest.mark.parametrize("form", ["primal", "gram"])

@@ -342,6 +342,20 @@ def test_killed_dask_workers_cost_nothing(tmp_path, start):
     pd.testing.assert_frame_equal(steady(read_store(store)), steady(undisturbed), check_exact=True)
 
 
+def test_dask_workers_that_their_cluster_gave_up_are_replaced(tmp_path, start, monkeypatch):
+    pytest.importorskip("distributed")
+    # A worker takes longer to start again.
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "10ms")
+    store = tmp_path / "a.sqlite"
+    process = start(numbers(sleep=0.3), store, "dask")
+    wait_for_rows(store, 2, process)
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process)}
+    for pid in (pid for pid, command in commands.items() if b"spawn_main" in command):
+        os.kill(pid, signal.SIGKILL)
+    assert process.communicate()[0] == "finished\n"
+    assert len(read_store(store)) == 20
+
+
 def recorded(settings, outputs):
     settings["order"].append(settings["cost"])
     return Record()
@@ -403,7 +417,8 @@ def test_a_plan_learns_from_the_store(tmp_path):
     before = plan(numbers(), store=store, jobs=2)
     # cost: 1e-3 (1 + k) seconds for k = 1, 2 and 10 values of x.
     assert before.core_seconds == pytest.approx(10 * (2e-3 + 3e-3))
-    assert before.wall_seconds == pytest.approx(before.core_seconds / 2)
+    # Two seconds to start the workers.
+    assert before.wall_seconds == pytest.approx(2 + before.core_seconds / 2)
     assert (before.runs, before.missing, before.measured_ratio) == (20, 20, None)
     assert "20 runs of sweep_experiments:ARITHMETIC" in str(before)
     rf.sweep(numbers(), store=store, executor="threads", progress=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import pytest
 
 import reluflow as rf
 from reluflow.experiments import Store, StoreError, export, plan, read_store, read_study
+from reluflow.experiments._lock import FileLock
+from reluflow.report.study import write_study_reports
 
 HERE = Path(__file__).parent
 VOLATILE = ["host", "executor", "threads", "started", "finished"]
@@ -176,6 +181,87 @@ def test_a_second_driver_is_refused_and_a_reader_is_not(tmp_path):
     assert len(run(path)) == 12
 
 
+def test_a_store_at_rest_is_one_file(tmp_path):
+    path = tmp_path / "a.sqlite"
+    frame = run(path)
+    assert os.listdir(tmp_path) == ["a.sqlite"]
+    export(read_store(path), csv=tmp_path / "a.csv")
+    write_study_reports(path)
+    assert plan(spec(), store=path).missing == 0
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.sqlite", "numbers-report"]
+    # A reader tidies up what a killed driver left, and loses nothing of it.
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    with Store(path, write=True) as store:
+        store.begin(read_study(spec()), list(read_study(spec()).runs()), "once more")
+        for file in tmp_path.glob("a.sqlite*"):
+            shutil.copy(file, killed)
+    assert (killed / "a.sqlite-wal").stat().st_size > 0
+    (killed / "a.sqlite-driver").unlink()
+    pd.testing.assert_frame_equal(read_store(killed / "a.sqlite"), frame)
+    assert os.listdir(killed) == ["a.sqlite"]
+    with Store(killed / "a.sqlite") as store:
+        assert store.study().command == "once more"
+
+
+def test_a_reader_cannot_write(tmp_path):
+    run(tmp_path / "a.sqlite")
+    study = read_study(spec())
+    with (
+        Store(tmp_path / "a.sqlite") as store,
+        pytest.raises(StoreError, match="could not be written: attempt to write a readonly"),
+    ):
+        store.begin(study, list(study.runs()), "a reader")
+
+
+def test_one_holder_of_a_lock_at_a_time(tmp_path):
+    holders, most = [], []
+
+    def hold(_):
+        for _ in range(100):
+            try:
+                lock = FileLock(tmp_path / "lock")
+            except BlockingIOError:
+                continue
+            holders.append(1)
+            most.append(len(holders))
+            holders.pop()
+            lock.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hold, range(4)))
+    assert max(most) == 1
+    assert os.listdir(tmp_path) == []
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from reluflow.experiments._lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    time.sleep(60)
+print(child, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_lock_ends_with_its_process_whoever_was_forked_from_it(tmp_path):
+    path = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            assert holder.wait() == 0
+            assert path.exists()
+            FileLock(path).release()
+            assert not path.exists()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_a_damaged_store_is_left_as_it_is(tmp_path):
     path = tmp_path / "a.sqlite"
     run(path, spec(replicates=40))
@@ -275,3 +361,47 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path):
     pd.testing.assert_frame_equal(
         resumed[resumed.key.isin(stored.key)].reset_index(drop=True), stored
     )
+
+
+COMMAND = [sys.executable, "-m", "reluflow", "sweep"]
+
+
+def told(study, store, **options):
+    """What the command says on standard error, and its exit code."""
+    ended = subprocess.run(
+        [*COMMAND, study, "--store", store, "--jobs", "1", "--executor", "threads"],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    return ended.stderr, ended.returncode
+
+
+def test_what_disturbs_a_sweep_is_one_line_of_the_command(tmp_path):
+    study, store = tmp_path / "numbers.toml", tmp_path / "a.sqlite"
+    text = 'name = "numbers"\nexperiment = "sweep_experiments:ARITHMETIC"\n[axes]\nx = {}\n'
+    study.write_text(text.format(list(range(400))))
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+
+    line, code = told(study, store, preexec_fn=small_disk)
+    assert code == 2
+    assert line.startswith("reluflow: store ")
+    assert "every run that was stored is safe" in line
+    assert line.count("\n") == 1
+    kept = read_store(store)
+    assert 0 < len(kept) < 400
+    study.write_text(text.format(list(range(10, 20))))
+    line, code = told(study, store)
+    assert code == 0
+    assert line.startswith("the study was edited since it was last run: 10 runs are the same")
+    assert line.count("\n") == 1
+    content = store.read_bytes()
+    store.write_bytes(content[:4096] + bytes(20_000) + content[24_096:])
+    line, code = told(study, store)
+    assert code == 2
+    assert "is damaged or no store" in line
+    assert line.count("\n") == 1

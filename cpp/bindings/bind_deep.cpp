@@ -59,7 +59,8 @@ DeepOutcome bound_deep_flow(const Architecture& architecture, const Array& theta
   const py::gil_scoped_release unlocked;
   Control control(max_seconds, &interrupted);
   DeepObjective objective(architecture, x, y, loss, num_threads, &control);
-  outcome.flow = integrate(objective, outcome.theta, options, control, observer);
+  Team alone;  // the objective's products bring their own threads
+  outcome.flow = integrate(objective, outcome.theta, options, alone, control, observer);
   return outcome;
 }
 

@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <tuple>
 
 #include "flow_outcome.hpp"
@@ -10,11 +11,12 @@ namespace {
 
 TrainedNetwork bound_flow(const Array& weights, const Array& bias, const Array& output,
                           const Array& inputs, const Array& labels, const MarginLoss& loss,
-                          bool train_output, bool train_bias, bool gram, FlowMethod method,
+                          bool train_output, bool train_bias, bool gram_form, FlowMethod method,
                           double kink_ramp, double log_inverse_loss, double rtol,
                           double max_evaluations, double max_seconds, int num_threads,
-                          const py::object& progress) {
-  const FlowProblem problem{network(weights, bias, output), matrix(inputs), vector(labels), gram};
+                          const py::object& progress, const std::optional<Array>& gram) {
+  FlowProblem problem{network(weights, bias, output), matrix(inputs), vector(labels), gram_form};
+  if (gram) new (&problem.gram_matrix) MatrixView(matrix(*gram));  // as Eigen reseats a view
   const FlowSetup setup{loss,
                         {train_output, train_bias},
                         kink_ramp,
@@ -23,7 +25,7 @@ TrainedNetwork bound_flow(const Array& weights, const Array& bias, const Array& 
   const py::gil_scoped_release unlocked;
   Control control(max_seconds, &interrupted);
   TrainedNetwork result;
-  Team::run(num_threads,
+  Team::run(useful_threads(problem, num_threads),
             [&](Team& team) { result = follow_flow(problem, setup, team, control, observer); });
   return result;
 }
@@ -88,9 +90,10 @@ void bind_flow(py::module_& module) {
 
   module.def("gradient_flow", &bound_flow, py::arg("weights"), py::arg("bias"), py::arg("output"),
              py::arg("inputs"), py::arg("labels"), py::arg("loss"), py::arg("train_output"),
-             py::arg("train_bias"), py::arg("gram"), py::arg("method"), py::arg("kink_ramp"),
+             py::arg("train_bias"), py::arg("gram_form"), py::arg("method"), py::arg("kink_ramp"),
              py::arg("log_inverse_loss"), py::arg("rtol"), py::arg("max_evaluations"),
-             py::arg("max_seconds"), py::arg("num_threads"), py::arg("progress"));
+             py::arg("max_seconds"), py::arg("num_threads"), py::arg("progress"),
+             py::arg("gram") = py::none());
   module.def("gradient_flow_ensemble", &bound_flows, py::arg("networks"), py::arg("data"),
              py::arg("gram"), py::arg("loss"), py::arg("train_output"), py::arg("train_bias"),
              py::arg("method"), py::arg("kink_ramp"), py::arg("log_inverse_loss"), py::arg("rtol"),

@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "reluflow/losses.hpp"
+#include "reluflow/products.hpp"
 #include "reluflow/two_layer.hpp"
 
 namespace reluflow::bindings {
@@ -19,6 +20,16 @@ Array bound_forward(const Array& weights, const Array& bias, const Array& output
     values = forward(w, b, v, x, num_threads);
   }
   return to_array(values);
+}
+
+Array bound_gram_matrix(const Array& inputs, bool bias_feature, int num_threads) {
+  const MatrixView x = matrix(inputs);
+  Matrix gram;
+  {
+    const py::gil_scoped_release unlocked;
+    Team::run(num_threads, [&](Team& team) { gram = gram_matrix(x, bias_feature, team); });
+  }
+  return to_array(gram);
 }
 
 py::tuple bound_log_loss_weights(const Array& margins, const MarginLoss& loss) {
@@ -78,6 +89,8 @@ void bind_network(py::module_& module) {
   module.def("forward", &bound_forward, py::arg("weights"), py::arg("bias"), py::arg("output"),
              py::arg("inputs"), py::arg("num_threads"));
   module.def("log_loss_weights", &bound_log_loss_weights, py::arg("margins"), py::arg("loss"));
+  module.def("gram_matrix", &bound_gram_matrix, py::arg("inputs"), py::arg("bias_feature"),
+             py::arg("num_threads"));
   def_gradient<&primal_gradient>(module, "primal_gradient");
   def_gradient<&gram_gradient>(module, "gram_gradient");
 }

@@ -10,8 +10,8 @@ namespace reluflow {
 /// Bogacki & Shampine (1989), "A 3(2) pair of Runge-Kutta formulas".
 class BogackiShampine final : public Stepper {
  public:
-  explicit BogackiShampine(Objective& objective)
-      : Stepper(objective),
+  BogackiShampine(Objective& objective, Team& team)
+      : Stepper(objective, team),
         second_(objective.size()),
         third_(objective.size()),
         stage_(objective.size()) {}
@@ -19,15 +19,16 @@ class BogackiShampine final : public Stepper {
   int evaluations(double) const override { return 3; }
 
   double attempt(const Vector& theta, double h) override {
-    stage_ = theta + (h / 2) * velocity_;
+    assign(team_, stage_, 2, theta + (h / 2) * velocity_);
     objective_.evaluate(stage_, second_);
-    stage_ = theta + (3 * h / 4) * second_;
+    assign(team_, stage_, 2, theta + (3 * h / 4) * second_);
     objective_.evaluate(stage_, third_);
     const auto& b = kSolution;
     const auto& e = kError;
-    end_ = theta + h * (b[0] * velocity_ + b[1] * second_ + b[2] * third_);
+    assign(team_, end_, 4, theta + h * (b[0] * velocity_ + b[1] * second_ + b[2] * third_));
     const double log_loss = objective_.evaluate(end_, end_velocity_);
-    error_ = h * (e[0] * velocity_ + e[1] * second_ + e[2] * third_ + e[3] * end_velocity_);
+    assign(team_, error_, 4,
+           h * (e[0] * velocity_ + e[1] * second_ + e[2] * third_ + e[3] * end_velocity_));
     return log_loss;
   }
 

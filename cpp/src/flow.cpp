@@ -108,9 +108,12 @@ class RestDetector {
   double largest_ = 0.0;
 };
 
-std::unique_ptr<Stepper> make_stepper(FlowMethod method, Objective& objective, Control& control) {
-  if (method == FlowMethod::rkc2) return std::make_unique<RungeKuttaChebyshev>(objective, control);
-  return std::make_unique<BogackiShampine>(objective);
+std::unique_ptr<Stepper> make_stepper(FlowMethod method, Objective& objective, Team& team,
+                                      Control& control) {
+  if (method == FlowMethod::rkc2) {
+    return std::make_unique<RungeKuttaChebyshev>(objective, team, control);
+  }
+  return std::make_unique<BogackiShampine>(objective, team);
 }
 
 /// True when `examples`, which no helpful neuron reaches, carry all of the remaining weight.
@@ -133,14 +136,14 @@ FlowStatus name_stuck(const std::vector<Index>& examples, const Vector& labels) 
 /// The state of one integration, advanced step by step.
 class Integration {
  public:
-  Integration(Objective& objective, Vector& theta, const FlowOptions& options, Control& control,
-              const FlowObserver& observer)
+  Integration(Objective& objective, Vector& theta, const FlowOptions& options, Team& team,
+              Control& control, const FlowObserver& observer)
       : objective_(objective),
         theta_(theta),
         options_(options),
         control_(control),
         observer_(observer),
-        stepper_(make_stepper(options.method, objective, control)) {}
+        stepper_(make_stepper(options.method, objective, team, control)) {}
 
   FlowOutcome run() {
     start();
@@ -323,9 +326,9 @@ class Integration {
 
 }  // namespace
 
-FlowOutcome integrate(Objective& objective, Vector& theta, const FlowOptions& options,
+FlowOutcome integrate(Objective& objective, Vector& theta, const FlowOptions& options, Team& team,
                       Control& control, const FlowObserver& observer) {
-  return Integration(objective, theta, options, control, observer).run();
+  return Integration(objective, theta, options, team, control, observer).run();
 }
 
 }  // namespace reluflow

@@ -7,16 +7,15 @@
 namespace reluflow {
 namespace {
 
-using Eigen::internal::pload;
 using Eigen::internal::ploadu;
 using Eigen::internal::pmadd;
 using Eigen::internal::pset1;
 using Eigen::internal::pstoreu;
 
-// Depth of a block: a strip of this depth stays in the first-level cache.
-constexpr Index kDepthBlock = 512;
-// Numbers of a group of panels that stay in the second-level cache over all strips.
-constexpr Index kCachedNumbers = 40'000;
+// Depth of a block: a panel of this depth stays in the first-level cache.
+constexpr Index kDepthBlock = 320;
+// Numbers of the strips that stay in the second-level cache over all panels.
+constexpr Index kCachedNumbers = 32'000;
 
 /// Adds to (or starts) one tile: out (kStripRows, V vectors) += strip * panel over `depth`. Row k
 /// of the panel belongs to column k of the strip, or to its column columns[k] where Chosen.
@@ -24,8 +23,11 @@ template <int V, bool Chosen>
 void tile(const double* strip, const Index* columns, const double* panel, Index depth, bool start,
           double* out) {
   constexpr Index kRow = V * kLanes;
+  // Unrolled throughout: an array that is indexed at run time would not stay in registers.
   Packet sum[V][kStripRows];
+#pragma GCC unroll 8
   for (int r = 0; r < kStripRows; ++r) {
+#pragma GCC unroll 8
     for (int u = 0; u < V; ++u) {
       sum[u][r] = start ? pset1<Packet>(0.0) : ploadu<Packet>(out + r * kRow + u * kLanes);
     }
@@ -43,7 +45,9 @@ void tile(const double* strip, const Index* columns, const double* panel, Index 
     }
     panel += kRow;
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kStripRows; ++r) {
+#pragma GCC unroll 8
     for (int u = 0; u < V; ++u) pstoreu(out + r * kRow + u * kLanes, sum[u][r]);
   }
 }
@@ -160,29 +164,27 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
                       const double* right, Index right_rows, double* out, Team& team,
                       Control* control) {
   const Index depth = even_part(total, kDepthBlock);
-  const Index group = std::max<Index>(1, kCachedNumbers / (depth * kPanelVectors * kLanes));
   const Index rows = left.padded_rows();
   const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
                       static_cast<double>(panels.padded_width());
   // Every tile is computed whole by one task, so the cut into tasks leaves no trace in the result.
   constexpr Index kTasksPerThread = 4;
-  const Index strips = std::max<Index>(1, left.count() / (kTasksPerThread * team.size()));
+  const Index tasks = team.size() > 1 ? kTasksPerThread * team.size() : 1;
+  const Index cached = std::max<Index>(1, kCachedNumbers / (depth * kStripRows));
+  const Index strips = even_part(left.count(), std::min(cached, block_count(left.count(), tasks)));
   return team.for_each(block_count(left.count(), strips), work, control, [&](Index task) {
     const Block part = block_at(task, left.count(), strips);
-    for (Index first = 0; first < panels.count(); first += group) {
-      const Index last = std::min(panels.count(), first + group);
-      for (Index k = 0; k < total; k += depth) {
-        const Index length = std::min(depth, total - k);
+    for (Index k = 0; k < total; k += depth) {
+      const Index length = std::min(depth, total - k);
+      for (Index panel = 0; panel < panels.count(); ++panel) {
+        const int vectors = panels.vectors(panel);
+        const Index row_size = vectors * kLanes;
+        const double* factor = right + panels.offset(panel, right_rows) + k * row_size;
         for (Index s = part.begin; s < part.begin + part.size; ++s) {
           const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
           const Index* chosen = Chosen ? columns + k : nullptr;
-          for (Index panel = first; panel < last; ++panel) {
-            const int vectors = panels.vectors(panel);
-            const Index row_size = vectors * kLanes;
-            tile<Chosen>(vectors, strip, chosen,
-                         right + panels.offset(panel, right_rows) + k * row_size, length, k == 0,
-                         out + panels.offset(panel, rows) + s * kStripRows * row_size);
-          }
+          tile<Chosen>(vectors, strip, chosen, factor, length, k == 0,
+                       out + panels.offset(panel, rows) + s * kStripRows * row_size);
         }
       }
     }

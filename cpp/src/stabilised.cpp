@@ -44,7 +44,7 @@ double stage_weight(const Chebyshev& t) { return t.curvature / (t.slope * t.slop
 int RungeKuttaChebyshev::evaluations_to_prepare() const { return kMostPowerIterations; }
 
 double RungeKuttaChebyshev::distance_from_velocity(Vector& there) {
-  there -= velocity_;
+  assign(team_, there, 2, there - velocity_);
   return std::sqrt(objective_.squared_difference_norm(there));
 }
 
@@ -58,12 +58,12 @@ int RungeKuttaChebyshev::prepare(const Vector& theta) {
   double radius = spectral_radius_;
   int made = 0;
   while (made < kMostPowerIterations && !control_.stop()) {
-    before_ = theta + size * direction_;
+    assign(team_, before_, 2, theta + size * direction_);
     objective_.evaluate(before_, stage_velocity_);
     ++made;
     const double change = distance_from_velocity(stage_velocity_);
     if (!(change > 0.0) || !std::isfinite(change)) break;
-    direction_ = stage_velocity_ / change;
+    assign(team_, direction_, 1, stage_velocity_ / change);
     const double found = change / size;
     const bool settled = std::abs(found - radius) <= kRadiusTolerance * found;
     radius = found;
@@ -93,7 +93,7 @@ double RungeKuttaChebyshev::attempt(const Vector& theta, double h) {
   double b_before = stage_weight(chebyshev(2, w0)), b_last = b_before;  // b_0 = b_1 = b_2
   double a_last = 1 - b_last * w0;
   before_ = theta;
-  previous_ = theta + (b_last * w1 * h) * velocity_;
+  assign(team_, previous_, 2, theta + (b_last * w1 * h) * velocity_);
   for (int j = 2; j <= stages; ++j) {
     const Chebyshev t = next(w0, last, before);
     const double b = stage_weight(t);
@@ -101,8 +101,9 @@ double RungeKuttaChebyshev::attempt(const Vector& theta, double h) {
     const double mu_velocity = 2 * b * w1 / b_last, gamma = -a_last * mu_velocity;
     objective_.evaluate(previous_, stage_velocity_);
     if (control_.reason() != StopReason::none) return 0.0;
-    end_ = (1 - mu - nu) * theta + mu * previous_ + nu * before_ +
-           (mu_velocity * h) * stage_velocity_ + (gamma * h) * velocity_;
+    assign(team_, end_, 5,
+           (1 - mu - nu) * theta + mu * previous_ + nu * before_ +
+               (mu_velocity * h) * stage_velocity_ + (gamma * h) * velocity_);
     before_.swap(previous_);
     previous_.swap(end_);
     before = last;
@@ -113,7 +114,7 @@ double RungeKuttaChebyshev::attempt(const Vector& theta, double h) {
   }
   end_.swap(previous_);
   const double log_loss = objective_.evaluate(end_, end_velocity_);
-  error_ = 0.8 * (theta - end_) + (0.4 * h) * (velocity_ + end_velocity_);
+  assign(team_, error_, 4, 0.8 * (theta - end_) + (0.4 * h) * (velocity_ + end_velocity_));
   return log_loss;
 }
 

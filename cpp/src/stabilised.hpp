@@ -10,8 +10,8 @@ namespace reluflow {
 /// PDEs"; the spectral radius by a nonlinear power method as in section 2 there.
 class RungeKuttaChebyshev final : public Stepper {
  public:
-  RungeKuttaChebyshev(Objective& objective, Control& control)
-      : Stepper(objective),
+  RungeKuttaChebyshev(Objective& objective, Team& team, Control& control)
+      : Stepper(objective, team),
         control_(control),
         before_(objective.size()),
         previous_(objective.size()),

@@ -2,6 +2,7 @@
 
 #include "reluflow/control.hpp"
 #include "reluflow/objective.hpp"
+#include "reluflow/vectors.hpp"
 
 namespace reluflow {
 
@@ -38,14 +39,16 @@ class Stepper {
   const Vector& error() const { return error_; }
 
  protected:
-  explicit Stepper(Objective& objective)
+  Stepper(Objective& objective, Team& team)
       : objective_(objective),
+        team_(team),
         velocity_(objective.size()),
         end_(objective.size()),
         end_velocity_(objective.size()),
         error_(objective.size()) {}
 
   Objective& objective_;
+  Team& team_;
   Vector velocity_;
   Vector end_;
   Vector end_velocity_;

@@ -18,7 +18,7 @@ double cost(const FlowProblem& problem) {
   const auto n = static_cast<double>(problem.inputs.rows());
   const auto d = static_cast<double>(problem.inputs.cols());
   const auto m = static_cast<double>(problem.initial.output.size());
-  return problem.gram ? 2 * n * n * m : 4 * n * d * m;
+  return problem.gram_form ? 2 * n * n * m : 4 * n * d * m;
 }
 
 std::vector<std::size_t> largest_first(const std::vector<FlowProblem>& problems) {
@@ -110,23 +110,28 @@ class Ensemble {
 
 }  // namespace
 
+int useful_threads(const FlowProblem& problem, int num_threads) {
+  return cost(problem) < Team::kSerialWork ? 1 : num_threads;
+}
+
 TrainedNetwork follow_flow(const FlowProblem& problem, const FlowSetup& setup, Team& team,
                            Control& control, const FlowObserver& observer) {
   const double start = control.seconds();
   TrainedNetwork result;
-  const auto& [initial, inputs, labels, gram] = problem;
-  if (gram) {
-    GramObjective objective(inputs, labels, initial, setup.loss, setup.trained, team, &control);
+  const auto& [initial, inputs, labels, gram_form, gram] = problem;
+  if (gram_form) {
+    GramObjective objective(inputs, labels, gram, initial, setup.loss, setup.trained, team,
+                            &control);
     objective.set_kink_ramp(setup.kink_ramp);
     Vector theta = objective.start();
-    result.flow = integrate(objective, theta, setup.options, control, observer);
+    result.flow = integrate(objective, theta, setup.options, team, control, observer);
     result.network = objective.unpack(theta);
   } else {
     PrimalObjective objective(inputs, labels, initial.output.size(), setup.loss, setup.trained,
                               team, &control);
     objective.set_kink_ramp(setup.kink_ramp);
     Vector theta = objective.pack(initial);
-    result.flow = integrate(objective, theta, setup.options, control, observer);
+    result.flow = integrate(objective, theta, setup.options, team, control, observer);
     result.network = objective.unpack(theta);
   }
   result.seconds = control.seconds() - start;

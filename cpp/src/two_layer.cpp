@@ -8,11 +8,14 @@
 
 #include "reluflow/parallel.hpp"
 #include "reluflow/products.hpp"
+#include "reluflow/vectors.hpp"
 
 namespace reluflow {
 namespace {
 
+using Eigen::internal::padd;
 using Eigen::internal::pand;
+using Eigen::internal::pcmp_eq;
 using Eigen::internal::pcmp_lt;
 using Eigen::internal::pdiv;
 using Eigen::internal::ploadu;
@@ -54,14 +57,24 @@ double output_of_row(const Panels& panels, const double* preactivations, Index r
   return predux(sum);
 }
 
+/// An integer that names an example: sums of them over sets of examples, exact up to 2^53, tell
+/// most different sets apart. The output of SplitMix64 (Steele, Lea & Flood 2014), cut to 36 bits.
+double key_of(Index example) {
+  std::uint64_t bits = 0x9e3779b97f4a7c15u * (static_cast<std::uint64_t>(example) + 1);
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<double>(((bits ^ (bits >> 31)) >> 28) + 1);
+}
+
 /// One SIMD vector of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z).
-/// Bits of `lit` are 0 where no example is active, those of `reached` where none with a weight is.
+/// Bits of `lit` are 0 where no example is active; `pattern` is the sum of the keys of the active
+/// examples that have a weight.
 void backpropagate_neurons(const double* z, Index stride, const Vector& signed_weights,
-                           const double* output, double* g, double* output_velocity, double* lit,
-                           double* reached) {
+                           const Vector& keys, const double* output, double* g,
+                           double* output_velocity, double* lit, double* pattern) {
   const Packet zero = pset1<Packet>(0.0);
   const Packet v = ploadu<Packet>(output);
-  Packet dv = zero, any = zero, any_weighted = zero;
+  Packet dv = zero, any = zero, sum = zero;
   for (Index i = 0; i < signed_weights.size(); ++i) {
     const Packet weight = pset1<Packet>(signed_weights[i]);
     const Packet preactivation = ploadu<Packet>(z + i * stride);
@@ -69,11 +82,12 @@ void backpropagate_neurons(const double* z, Index stride, const Vector& signed_w
     dv = pmadd(weight, pmax(preactivation, zero), dv);
     pstoreu(g + i * stride, pand(active, pmul(weight, v)));
     any = por(any, active);
-    if (signed_weights[i] != 0.0) any_weighted = por(any_weighted, active);
+    if (signed_weights[i] != 0.0) sum = padd(sum, pand(active, pset1<Packet>(keys[i])));
   }
   pstoreu(output_velocity, dv);
   pstoreu(lit, any);
-  pstoreu(reached, any_weighted);
+  // A neuron with output weight 0 is not pushed.
+  pstoreu(pattern, pselect(pcmp_eq(v, zero), zero, sum));
 }
 
 /// Whether any bit is set; of the numbers of a comparison, those that are true.
@@ -128,8 +142,11 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
       trained_(trained),
       team_(team),
       control_(control),
-      reached_(panels_.padded_width()),
-      lit_(panels_.padded_width()) {}
+      keys_(labels.size()),
+      patterns_(panels_.padded_width()),
+      lit_(panels_.padded_width()) {
+  for (Index i = 0; i < keys_.size(); ++i) keys_[i] = key_of(i);
+}
 
 double TwoLayerObjective::evaluate_margins(const double* preactivations, const double* output) {
   last_preactivations_ = preactivations;
@@ -155,9 +172,10 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
     const Index offset = panels_.offset(panel, padded_rows_);
     const Index first = panels_.first_column(panel);
     for (Index u = 0; u < stride; u += kLanes) {
-      backpropagate_neurons(preactivations + offset + u, stride, signed_weights, output + first + u,
-                            backpropagated + offset + u, output_velocity + first + u,
-                            lit_.data() + first + u, reached_.data() + first + u);
+      backpropagate_neurons(preactivations + offset + u, stride, signed_weights, keys_,
+                            output + first + u, backpropagated + offset + u,
+                            output_velocity + first + u, lit_.data() + first + u,
+                            patterns_.data() + first + u);
       if (kink_ramp_ > 0.0) {
         const double* z = preactivations + offset + u;
         smooth_kinks(z, stride, examples(), inverse_ramp(z, stride, examples(), kink_ramp_),
@@ -178,37 +196,82 @@ void TwoLayerObjective::list_pushed() {
   for (Index i = 0; i < examples(); ++i) {
     if (weights_[i] != 0.0) weighted_.push_back(i);
   }
-  list_with_any_bit(reached_, panels_.width(), pushed_);
+  list_with_any_bit(patterns_, panels_.width(), pushed_);
   list_with_any_bit(lit_, panels_.width(), active_);
 }
 
+void TwoLayerObjective::list_leaders(const double* backpropagated, const double* output) {
+  leaders_ = pushed_;
+  followers_.clear();
+  if (kink_ramp_ > 0.0) return;  // then columns differ by more than their output weight
+  by_pattern_ = pushed_;
+  std::stable_sort(by_pattern_.begin(), by_pattern_.end(),
+                   [this](Index j, Index l) { return patterns_[j] < patterns_[l]; });
+  leaders_.clear();
+  Index leader = -1;
+  for (const Index j : by_pattern_) {
+    if (leader >= 0 && same_pattern(backpropagated, leader, j)) {
+      followers_.push_back({j, leader, output[j] / output[leader]});
+    } else {
+      leaders_.push_back(j);
+      leader = j;
+    }
+  }
+  std::sort(leaders_.begin(), leaders_.end());
+}
+
+bool TwoLayerObjective::same_pattern(const double* backpropagated, Index j, Index l) const {
+  if (patterns_[j] != patterns_[l]) return false;
+  const Lane a = panels_.lane(j, padded_rows_), b = panels_.lane(l, padded_rows_);
+  return std::all_of(weighted_.begin(), weighted_.end(), [&](Index i) {
+    return (backpropagated[a.offset + i * a.stride] != 0.0) ==
+           (backpropagated[b.offset + i * b.stride] != 0.0);
+  });
+}
+
 void TwoLayerObjective::multiply_backpropagated(const Strips& left, const double* backpropagated,
-                                                double* out) {
+                                                const double* output, double* out) {
+  // Copies are worth it where they save some of the work. Whether neurons follow others is decided
+  // among the pushed ones alone, so that the rest has no influence on the bits of the result.
+  constexpr double kWorthCopying = 0.9;
+  list_leaders(backpropagated, output);
+  if (static_cast<double>(leaders_.size()) > kWorthCopying * static_cast<double>(pushed_.size())) {
+    leaders_ = pushed_;
+    followers_.clear();
+  }
   const auto rows = static_cast<Index>(weighted_.size());
-  const auto width = static_cast<Index>(pushed_.size());
-  // Gathering is worth its copies where it saves some of the examples or vectors of neurons.
-  constexpr double kWorthGathering = 0.9;
+  const auto width = static_cast<Index>(leaders_.size());
   const double left_over = static_cast<double>(rows * block_count(width, kLanes) * kLanes) /
                            static_cast<double>(examples() * panels_.padded_width());
-  if (left_over > kWorthGathering) {
+  if (left_over > kWorthCopying && followers_.empty()) {
     multiply(left, panels_, backpropagated, padded_rows_, out, team_, control_);
     return;
   }
   const Index out_rows = left.padded_rows();
   if (width < panels_.width()) std::fill(out, out + panels_.size(out_rows), 0.0);
   if (rows == 0 || width == 0) return;
-  const Panels pushed(width);
-  gathered_.resize(pushed.size(rows));
-  gather_columns(panels_, backpropagated, weighted_, padded_rows_, pushed_, pushed,
+  const Panels leaders(width);
+  gathered_.resize(leaders.size(rows));
+  gather_columns(panels_, backpropagated, weighted_, padded_rows_, leaders_, leaders,
                  gathered_.data());
   if (width == panels_.width()) {
-    multiply(left, weighted_, pushed, gathered_.data(), out, team_, control_);
+    multiply(left, weighted_, leaders, gathered_.data(), out, team_, control_);
     return;
   }
-  product_.resize(pushed.size(out_rows));
-  if (multiply(left, weighted_, pushed, gathered_.data(), product_.data(), team_, control_)) {
-    scatter_columns(pushed, product_.data(), out_rows, panels_, pushed_, out);
+  product_.resize(leaders.size(out_rows));
+  if (!multiply(left, weighted_, leaders, gathered_.data(), product_.data(), team_, control_)) {
+    return;
   }
+  scatter_columns(leaders, product_.data(), out_rows, panels_, leaders_, out);
+  const auto count = static_cast<Index>(followers_.size());
+  const double work = 2 * kOperationsPerNumber * static_cast<double>(count * out_rows);
+  team_.for_each(count, work, nullptr, [&](Index f) {
+    const auto& [neuron, leader, factor] = followers_[static_cast<std::size_t>(f)];
+    const Lane from = panels_.lane(leader, out_rows), to = panels_.lane(neuron, out_rows);
+    for (Index i = 0; i < out_rows; ++i) {
+      out[to.offset + i * to.stride] = factor * out[from.offset + i * from.stride];
+    }
+  });
 }
 
 std::vector<Index> TwoLayerObjective::unreachable() const {
@@ -236,6 +299,12 @@ Index PrimalObjective::size() const {
   return panels_.size(examples_by_column_.padded_rows()) + panels_.padded_width();
 }
 
+double PrimalObjective::squared_norm(const Vector& theta) const { return dot(team_, theta, theta); }
+
+double PrimalObjective::squared_difference_norm(const Vector& difference) const {
+  return dot(team_, difference, difference);
+}
+
 double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Index rows = examples_by_column_.padded_rows();
   velocity.resize(size());
@@ -244,7 +313,7 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const double log_loss = evaluate_margins(preactivations_.data(), output);
   backpropagate(preactivations_.data(), output, backpropagated_.data(),
                 velocity.data() + panels_.size(rows));
-  multiply_backpropagated(examples_by_column_, backpropagated_.data(), velocity.data());
+  multiply_backpropagated(examples_by_column_, backpropagated_.data(), output, velocity.data());
   if (!trained_.bias) panels_.clear_row(dim_, rows, velocity.data());
   remember_resting_neurons(theta);
   return log_loss;
@@ -325,18 +394,16 @@ Network PrimalObjective::unpack(const Vector& theta) const {
 }
 
 GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
-                             const Network& initial, MarginLoss loss, Trained trained, Team& team,
-                             Control* control)
+                             const MatrixView& gram, const Network& initial, MarginLoss loss,
+                             Trained trained, Team& team, Control* control)
     : TwoLayerObjective(labels, initial.output.size(), loss, trained, team, control),
       inputs_(inputs),
       initial_(initial),
       initial_squared_norm_(initial.weights.squaredNorm() + initial.bias.squaredNorm()) {
-  Matrix gram(examples(), examples());
-  multiply(inputs_, inputs_.transpose(), gram, team_.size(), control_);
-  if (trained_.bias) gram.array() += 1.0;
-  gram_ = Strips(gram);
+  gram_ =
+      gram.rows() > 0 ? Strips(gram) : Strips(gram_matrix(inputs_, trained_.bias, team_, control_));
   Matrix preactivations = Matrix::Zero(examples(), panels_.width());
-  multiply(inputs_, initial_.weights.transpose(), preactivations, team_.size(), control_);
+  multiply(inputs_, initial_.weights.transpose(), preactivations, team_, control_);
   preactivations.rowwise() += initial_.bias.transpose();
   initial_preactivations_.resize(block());
   panels_.pack(preactivations, padded_rows_, initial_preactivations_.data());
@@ -357,21 +424,21 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
   const double* output = theta.data() + 2 * block();
   const double log_loss = evaluate_margins(preactivations, output);
   backpropagate(preactivations, output, velocity.data(), velocity.data() + 2 * block());
-  multiply(gram_, panels_, velocity.data(), padded_rows_, velocity.data() + block(), team_,
-           control_);
+  multiply_backpropagated(gram_, velocity.data(), output, velocity.data() + block());
   return log_loss;
 }
 
 double GramObjective::squared_norm(const Vector& theta) const {
   // ||w~0 + X~^T a||^2 = ||w~0||^2 + a . (z0 + z), because z = z0 + K a.
   return initial_squared_norm_ +
-         theta.head(block()).dot(theta.segment(block(), block()) + initial_preactivations_) +
+         dot(team_, theta.head(block()),
+             theta.segment(block(), block()) + initial_preactivations_) +
          theta.tail(panels_.padded_width()).squaredNorm();
 }
 
 double GramObjective::squared_difference_norm(const Vector& difference) const {
   // ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
-  return std::max(0.0, difference.head(block()).dot(difference.segment(block(), block()))) +
+  return std::max(0.0, dot(team_, difference.head(block()), difference.segment(block(), block()))) +
          difference.tail(panels_.padded_width()).squaredNorm();
 }
 
@@ -379,7 +446,7 @@ Network GramObjective::unpack_difference(const Vector& difference) const {
   const Matrix coefficients = panels_.unpack(difference.data(), examples(), padded_rows_);
   Network moved{Matrix(panels_.width(), inputs_.cols()), Vector::Zero(panels_.width()),
                 difference.tail(panels_.padded_width()).head(panels_.width())};
-  multiply(coefficients.transpose(), inputs_, moved.weights, team_.size());
+  multiply(coefficients.transpose(), inputs_, moved.weights, team_);
   if (trained_.bias) moved.bias = coefficients.colwise().sum().transpose();
   return moved;
 }
@@ -412,7 +479,8 @@ LossGradient gram_gradient(const Network& network, const MatrixView& inputs,
                            double kink_ramp, int num_threads) {
   LossGradient gradient;
   Team::run(num_threads, [&](Team& team) {
-    GramObjective objective(inputs, labels, network, loss, trained, team, nullptr);
+    const MatrixView unknown(nullptr, 0, 0);
+    GramObjective objective(inputs, labels, unknown, network, loss, trained, team, nullptr);
     objective.set_kink_ramp(kink_ramp);
     Vector velocity;
     gradient.log_loss = objective.evaluate(objective.start(), velocity);

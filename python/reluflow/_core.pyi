@@ -39,6 +39,7 @@ class LossGradient:
 def forward(
     weights: _Floats, bias: _Floats, output: _Floats, inputs: _Floats, num_threads: int
 ) -> _Floats: ...
+def gram_matrix(inputs: _Floats, bias_feature: bool, num_threads: int) -> _Floats: ...
 def log_loss_weights(margins: _Floats, loss: Loss | MarginLoss) -> tuple[float, _Floats]: ...
 def primal_gradient(
     weights: _Floats,
@@ -104,7 +105,7 @@ def gradient_flow(
     loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
-    gram: bool,
+    gram_form: bool,
     method: FlowMethod,
     kink_ramp: float,
     log_inverse_loss: float,
@@ -113,6 +114,7 @@ def gradient_flow(
     max_seconds: float,
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
+    gram: _Floats | None = None,
 ) -> FlowOutcome: ...
 def gradient_flow_ensemble(
     networks: list[tuple[_Floats, _Floats, _Floats]],
@@ -193,6 +195,70 @@ def deep_gradient_flow(
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
 ) -> DeepFlowOutcome: ...
+
+class AdversarialPoints:
+    @property
+    def example(self) -> _Ints: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def multipliers(self) -> _Floats: ...
+    @property
+    def coefficients(self) -> _Floats: ...
+
+class AdversarialFlowOutcome(FlowOutcome):
+    @property
+    def coefficients(self) -> _Floats: ...
+
+def adversarial_points(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    radius: float,
+    descent_steps: int,
+    spread: float,
+    num_threads: int,
+) -> AdversarialPoints: ...
+def adversarial_gradient(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    radius: float,
+    descent_steps: int,
+    num_threads: int,
+) -> LossGradient: ...
+def adversarial_gradient_flow(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    radius: float,
+    descent_steps: int,
+    method: FlowMethod,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[float, float, float], None] | None,
+) -> AdversarialFlowOutcome: ...
 
 SAMPLE_BLOCK: int
 

@@ -2,7 +2,8 @@
 
 One module is built per instruction set; the best one that the processor has is loaded. The
 environment variable ``RELUFLOW_ISA`` (``v2``, ``v3``, ``v4`` or ``generic``) overrides the choice
-and fails when that module was not built or the processor cannot run it.
+and fails when that module was not built or the processor cannot run it: importing raises
+`ImportError`, the command ends with one line.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import importlib
 import importlib.util
 import os
 import sys
+from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from reluflow import _core
@@ -35,7 +38,7 @@ def usable_levels() -> list[str]:
     """Instruction sets that are built and that this processor has."""
     built = built_levels()
     if not built:
-        raise ImportError("reluflow: no compiled module was installed; reinstall the package")
+        _refuse("no compiled module was installed; reinstall the package")
     supported = load(built[0]).processor_levels()
     return [level for level in built if level in supported]
 
@@ -45,15 +48,27 @@ def _choose() -> str:
     wanted = os.environ.get("RELUFLOW_ISA", "")
     if not wanted:
         if not usable:
-            raise ImportError(
-                f"reluflow: this processor has none of the instruction sets {built_levels()}"
-            )
+            _refuse(f"this processor has none of the instruction sets {built_levels()}")
         return usable[-1]
     if wanted not in usable:
-        raise ImportError(
+        _refuse(
             f"RELUFLOW_ISA={wanted!r} cannot be used: built {built_levels()}, usable here {usable}"
         )
     return wanted
+
+
+def _refuse(message: str) -> NoReturn:
+    if _is_command(sys.orig_argv):
+        # It ends before the command line is there to explain an exception.
+        print(f"reluflow: {message}", file=sys.stderr)
+        raise SystemExit(2)
+    raise ImportError(f"reluflow: {message}")
+
+
+def _is_command(arguments: list[str]) -> bool:
+    """Whether the interpreter was started as ``reluflow`` or with ``-m reluflow``."""
+    script = Path(arguments[1]).stem if len(arguments) > 1 else ""
+    return script == "reluflow" or ("-m", "reluflow") in pairwise(arguments)
 
 
 instruction_set = _choose()

@@ -13,11 +13,13 @@ from typing import Any
 
 from reluflow._validation import as_positive_int
 
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Where Linux keeps control groups, and which of them this process is in.
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_threads() -> int:
-    """Cores that this process may use: its affinity and its cgroup's quota, whichever is less."""
+    """Cores that this process may use: its affinity and its cgroups' quotas, whichever is less."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -51,8 +53,35 @@ def _blas_controller() -> Any:
 
 
 def _quota() -> int:
+    """Cores, rounded up, that the tightest quota of a cgroup around this process leaves."""
+    return min((math.ceil(share) for share in map(_share, _cgroups()) if share), default=2**31)
+
+
+def _cgroups() -> Iterator[Path]:
+    """Folders of the cgroups that govern this process's time: its own, and all around them.
+
+    A container may see its own cgroup as the root while it is told another path: so the folders of
+    a path need not exist, but the root always counts.
+    """
     try:
-        quota, period = _CGROUP_QUOTA.read_text(encoding="ascii").split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        return 2**31
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _CGROUPS / controllers
+        folder = root / path.lstrip("/")
+        yield from (folder, *(above for above in folder.parents if above.is_relative_to(root)))
+
+
+def _share(folder: Path) -> float:
+    """Cores that a cgroup allows, of version 2 or 1; 0 where it sets no quota."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        return max(0, limit) / int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
+    return 0.0

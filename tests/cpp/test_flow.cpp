@@ -38,14 +38,15 @@ void follow(bool gram, const FlowOptions& options, const Check& check) {
   const Trained trained{true, false};
   Team team;
   if (gram) {
-    GramObjective objective(x, y, p.network, Loss::exponential, trained, team, &control);
+    GramObjective objective(x, y, MatrixView(nullptr, 0, 0), p.network, Loss::exponential, trained,
+                            team, &control);
     Vector theta = objective.start();
-    const FlowOutcome outcome = integrate(objective, theta, options, control);
+    const FlowOutcome outcome = integrate(objective, theta, options, team, control);
     check(outcome, objective.unpack(theta));
   } else {
     PrimalObjective objective(x, y, 2, Loss::exponential, trained, team, &control);
     Vector theta = objective.pack(p.network);
-    const FlowOutcome outcome = integrate(objective, theta, options, control);
+    const FlowOutcome outcome = integrate(objective, theta, options, team, control);
     check(outcome, objective.unpack(theta));
   }
 }

@@ -6,6 +6,7 @@
 
 #include "reluflow/control.hpp"
 #include "reluflow/objective.hpp"
+#include "reluflow/team.hpp"
 
 namespace reluflow {
 
@@ -59,9 +60,9 @@ using FlowObserver = std::function<void(const FlowPoint&)>;
 /// (Sommeijer, Shampine & Verwer 1998), with error control in the norm of all parameters. Where L
 /// has minimisers, a step that raises L is refused, and a flow whose gradient has fallen to a
 /// fraction kStationary of its largest, both relative to the parameters, is stationary.
-/// docs/theory.md, section 2.
+/// The team shares the arithmetic of a step on long vectors. docs/theory.md, section 2.
 inline constexpr double kStationary = 1e-8;
-FlowOutcome integrate(Objective& objective, Vector& theta, const FlowOptions& options,
+FlowOutcome integrate(Objective& objective, Vector& theta, const FlowOptions& options, Team& team,
                       Control& control, const FlowObserver& observer = {});
 
 }  // namespace reluflow

@@ -13,7 +13,9 @@ struct FlowProblem {
   Network initial;
   MatrixView inputs;
   VectorView labels;
-  bool gram;  ///< which form of the objective is the cheaper one
+  bool gram_form;  ///< which form of the objective is the cheaper one
+  /// Of the examples, with the bias feature where it is trained; without rows where it is unknown.
+  MatrixView gram_matrix{nullptr, 0, 0};
 };
 
 /// How it is trained.
@@ -29,6 +31,10 @@ struct TrainedNetwork {
   Network network;
   double seconds;
 };
+
+/// Threads that a flow of this problem can use: one where every loop of a gradient is too short to
+/// be shared.
+int useful_threads(const FlowProblem& problem, int num_threads);
 
 /// One flow; the team shares the work of every step.
 TrainedNetwork follow_flow(const FlowProblem& problem, const FlowSetup& setup, Team& team,

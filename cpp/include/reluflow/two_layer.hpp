@@ -47,8 +47,10 @@ class TwoLayerObjective : public Objective {
   void backpropagate(const double* preactivations, const double* output, double* backpropagated,
                      double* output_velocity);
   /// left * backpropagated, without the examples whose weight is 0 and the neurons that none of the
-  /// others pushes: what is left out would add zeros.
-  void multiply_backpropagated(const Strips& left, const double* backpropagated, double* out);
+  /// others pushes: what is left out would add zeros. Neurons that are active on the same examples
+  /// move alike, up to their output weights: late in training one of each kind is multiplied.
+  void multiply_backpropagated(const Strips& left, const double* backpropagated,
+                               const double* output, double* out);
 
   Vector labels_;
   Panels panels_;
@@ -65,10 +67,24 @@ class TwoLayerObjective : public Objective {
   const double* last_output_ = nullptr;
 
  private:
-  void list_pushed();
+  /// A neuron whose column of a backpropagated product is that of another one times a factor.
+  struct Follower {
+    Index neuron;
+    Index leader;
+    double factor;
+  };
 
-  Vector reached_;  // for every neuron, bits that are 0 where no weighted example is active
-  Vector lit_;      // the same for any example
+  void list_pushed();
+  /// Splits the pushed neurons into leaders, one an activation pattern, and their followers.
+  void list_leaders(const double* backpropagated, const double* output);
+  bool same_pattern(const double* backpropagated, Index j, Index l) const;
+
+  Vector keys_;      // of the examples
+  Vector patterns_;  // of the neurons: sums of the keys of the weighted examples they are active on
+  Vector lit_;       // of the neurons: bits that are 0 where no example is active
+  std::vector<Index> by_pattern_;
+  std::vector<Index> leaders_;
+  std::vector<Follower> followers_;
   Vector gathered_;
   Vector product_;
 };
@@ -82,8 +98,8 @@ class PrimalObjective final : public TwoLayerObjective {
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
-  double squared_norm(const Vector& theta) const override { return theta.squaredNorm(); }
-  double squared_difference_norm(const Vector& d) const override { return d.squaredNorm(); }
+  double squared_norm(const Vector& theta) const override;
+  double squared_difference_norm(const Vector& difference) const override;
 
   Vector pack(const Network& network) const;
   Network unpack(const Vector& theta) const;
@@ -113,8 +129,11 @@ class PrimalObjective final : public TwoLayerObjective {
 /// section 3.
 class GramObjective final : public TwoLayerObjective {
  public:
-  GramObjective(const MatrixView& inputs, const VectorView& labels, const Network& initial,
-                MarginLoss loss, Trained trained, Team& team, Control* control);
+  /// `gram` is that of the examples, with the bias feature where it is trained; without rows it is
+  /// computed here.
+  GramObjective(const MatrixView& inputs, const VectorView& labels, const MatrixView& gram,
+                const Network& initial, MarginLoss loss, Trained trained, Team& team,
+                Control* control);
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;

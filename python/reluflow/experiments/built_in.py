@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from reluflow import theory
-from reluflow.experiments.outputs import OUTPUTS, Size, measured, seconds
-from reluflow.experiments.registry import Cost, Experiment, Record, Settings
+from reluflow.experiments.cost_model import two_layer_cost
+from reluflow.experiments.outputs import OUTPUTS, measured
+from reluflow.experiments.registry import Experiment, Record, Settings
 from reluflow.experiments.trained import (
     CLUSTERS,
     DIGITS,
+    IMAGES,
     TRAINING,
     Trained,
     TrainedOnClusters,
@@ -21,9 +23,6 @@ from reluflow.experiments.trained import (
     training_size,
 )
 from reluflow.flow import MARGIN_MAXIMISING
-
-# Of the digits that scikit-learn ships.
-_IMAGES, _PIXELS, _CLASSES = 1797, 64, 10
 
 
 def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
@@ -67,8 +66,7 @@ def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
 def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
     """One training set of digits, one flow, and the outputs that were asked for."""
     trained = TrainedOnDigits(settings)
-    scalars = {"n_used": settings["n"], **_lengths(float(_PIXELS), _CLASSES)}
-    return _with(scalars, trained, outputs)
+    return _with({"n_used": settings["n"]}, trained, outputs)
 
 
 def _lengths(d: float, k: int) -> dict[str, Any]:
@@ -121,10 +119,10 @@ def _correlation_conflict(means: str, correlation: float, k: int) -> str | None:
 
 def digits_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
     """Why these settings cannot be run together, or None."""
-    left = _IMAGES - settings["n"]
+    left = IMAGES - settings["n"]
     if left < settings["test_points"]:
         return "n", (
-            f"n={settings['n']} of {_IMAGES} digits leave {left} to test on; "
+            f"n={settings['n']} of {IMAGES} digits leave {left} to test on; "
             f"test_points={settings['test_points']}"
         )
     return _training_conflict(settings, outputs)
@@ -146,36 +144,20 @@ def _training_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str,
     return None
 
 
-def size_of(settings: Settings) -> Size:
-    """What the cost of a run depends on."""
-    if "dim" not in settings:
-        return Size(_PIXELS, settings["n"], settings["width"], _CLASSES, settings)
-    k, m, n = settings["n_clusters"], settings["width"], training_size(settings)
-    d = settings["dim"] if settings["coordinates"] == "ambient" else k + n + m
-    return Size(d, n, m, k, settings)
-
-
-def cost(settings: Settings, outputs: Sequence[str]) -> Cost:
-    """Seconds on one core, and bytes."""
-    size = size_of(settings)
-    n, m, tested = float(size.n), float(size.width), float(settings["test_points"])
-    numbers = 4 * (n + m + tested) * size.dim + 14 * n * m + n * n
-    return Cost(seconds(size, outputs), 8 * numbers)
-
-
 DOUBLE_EDGE = Experiment(
     name="double-edge",
     run=run_clusters,
     settings=(*CLUSTERS, *TRAINING),
     outputs=tuple(OUTPUTS),
     conflict=clusters_conflict,
-    cost=cost,
+    cost=two_layer_cost,
 )
 ON_DIGITS = Experiment(
     name="digits",
     run=run_digits,
     settings=(*DIGITS, *TRAINING),
     outputs=tuple(OUTPUTS),
+    numerics=2,
     conflict=digits_conflict,
-    cost=cost,
+    cost=two_layer_cost,
 )

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from reluflow._results import Result
+from reluflow.data import ClusterModel
 from reluflow.generalization import ErrorEstimate
 from reluflow.theory import Prediction
 
@@ -26,6 +29,17 @@ class Comparison(Result):
     kind: str
     source: str
     note: str
+
+
+# Largest cosine between means, and relative deviation of their squared norm from d, that still
+# count as those of orthogonal means.
+_ORTHOGONAL = 0.05
+
+
+def about_orthogonal(clusters: ClusterModel) -> bool:
+    """Whether the means are about orthogonal and of norm sqrt(d), as theory takes them to be."""
+    gram = clusters.gram / clusters.ambient_dim
+    return float(np.abs(gram - np.eye(len(gram))).max()) <= _ORTHOGONAL
 
 
 def compare(

@@ -12,7 +12,8 @@ import numpy as np
 from reluflow import theory
 from reluflow.data import ClusterModel, Dataset
 from reluflow.deep_network import ACTIVATIONS, BIASES, DEPTHS, DeepNet
-from reluflow.experiments.registry import SEED, Cost, Experiment, Record, Setting, Settings
+from reluflow.experiments.cost_model import deep_cost
+from reluflow.experiments.registry import SEED, Experiment, Record, Setting, Settings
 from reluflow.flow import FlowResult, gradient_flow
 from reluflow.kkt import POLISHED_DEPTHS, certify_kkt, flow_limit, kkt_point
 from reluflow.network import TwoLayerNet
@@ -190,7 +191,7 @@ def measure_radii(trained: TrainedDeep) -> Record:
     )
 
 
-_MEASURES = {
+MEASURES = {
     "flow": measure_flow,
     "certificate": measure_certificate,
     "limit": measure_limit,
@@ -215,7 +216,7 @@ def run_deep(settings: Settings, outputs: Sequence[str]) -> Record:
     }
     arrays: dict[str, Any] = {}
     for name in outputs:
-        record = _MEASURES[name](trained)
+        record = MEASURES[name](trained)
         scalars.update(record.scalars)
         arrays.update(record.arrays)
     return Record(scalars, arrays)
@@ -269,43 +270,11 @@ def deep_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str]
     return None
 
 
-# Seconds on one core: of a flow a multiplication; of rays a piece, an example and a multiplication.
-_PER_PRODUCT = 1.5e-10
-_GRADIENTS = 300.0
-_PIECES = 150.0
-_QUADRATIC_PROGRAMS = 100.0
-
-
-def deep_cost(settings: Settings, outputs: Sequence[str]) -> Cost:
-    """Seconds on one core, and bytes."""
-    n = float(settings["per_cluster"] * settings["n_clusters"])
-    m, d = float(settings["width"]), float(settings["dim"])
-    inputs = min(n + 1, d)
-    hidden = m * m * (settings["depth"] - 2)
-    k = float(settings["n_clusters"]) if settings["targets"] == "clusters" else 1.0
-    # Twice as many for every decade of log(1/L), from those at 100.
-    decades = math.log10(1 + float(settings["log_inverse_loss"]))
-    gradients = min(_GRADIENTS * 2**decades / 4, float(settings["max_evaluations"]))
-    seconds = 0.02 + gradients * 6 * n * (m * inputs + hidden) * _PER_PRODUCT
-    seconds += 4 * n * n * d * _PER_PRODUCT
-    ray = _PIECES * 4 * (m * min(m, d) + hidden + k * k) * _PER_PRODUCT
-    if "universal" in outputs:
-        seconds += float(settings["shifted_points"]) * ray
-    if "radii" in outputs:
-        seconds += 100 * float(settings["test_points"]) * ray
-    if "certificate" in outputs:
-        seconds += n * n * m * inputs * 4 * _PER_PRODUCT
-    if "limit" in outputs:
-        # A few quadratic programs in two units' weights, a dozen factorisations each.
-        seconds += _QUADRATIC_PROGRAMS * (2.0 * inputs) ** 3 * _PER_PRODUCT
-    return Cost(seconds, 8 * (4 * d * (n + m) + 4 * n * m * (inputs + m)))
-
-
 DEEP = Experiment(
     name="deep",
     run=run_deep,
     settings=SETTINGS,
-    outputs=tuple(_MEASURES),
+    outputs=tuple(MEASURES),
     conflict=deep_conflict,
     cost=deep_cost,
 )

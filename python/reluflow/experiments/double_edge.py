@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from reluflow._results import Result, Status, plain
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import IntArray, as_positive_int, require_both_classes
 from reluflow.data import AssumptionReport, ClusterModel, Dataset, LowRankNoise
-from reluflow.experiments.comparison import Comparison, compare
+from reluflow.experiments.comparison import Comparison, about_orthogonal, compare
 from reluflow.flow import FlowResult, gradient_flow
 from reluflow.generalization import ErrorEstimate, test_error
 from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
@@ -30,7 +30,7 @@ from reluflow.robustness import (
     robust_network,
     universal_perturbation,
 )
-from reluflow.theory import predictions, universal_norm
+from reluflow.theory import Prediction, predictions, universal_norm
 
 Announce = Callable[[str], None]
 
@@ -125,14 +125,7 @@ class DoubleEdge(Result):
         return {**self.summary, "comparison": plain(self.comparison)}
 
     def __str__(self) -> str:
-        width = max(len(row.quantity) for row in self.comparison)
-        head = f"{'quantity':<{width}} {'measured':>11} {'theory':>11} {'ratio':>7}"
-        lines = [head, "-" * len(head)]
-        for row in self.comparison:
-            measured = "bounded" if row.measured is None else f"{row.measured:.5g}"
-            ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-            line = f"{row.quantity:<{width}} {measured:>11} {row.theory:>11.5g} {ratio:>7}"
-            lines.append(line.rstrip())
+        lines = _compared(self.comparison) if self.comparison else _alone(self.summary)
         lines.append(f"N {_sign(self.radii.definition)} 0 counts as flipped; {self.flow.status}")
         if self.limit is not None:
             lines.append(f"limit of the flow: {self.limit.status}")
@@ -296,7 +289,10 @@ def double_edge(
         if isinstance(clusters_or_dataset, ClusterModel)
         else None
     )
-    theory = predictions(problem.clusters, problem.data.n, definition=definition)
+    theory: tuple[Prediction, ...] = ()
+    # No prediction speaks of real data whose means lie as they like.
+    if assumption is not None or about_orthogonal(problem.clusters):
+        theory = predictions(problem.clusters, problem.data.n, definition=definition)
     one_a_cluster = measure.median_radius(decoupled_network(problem.clusters))
     comparison = (
         *compare(theory, measured, error),
@@ -328,6 +324,28 @@ def double_edge(
         },
         seconds=seconds,
     )
+
+
+def _compared(comparison: Sequence[Comparison]) -> list[str]:
+    width = max(len(row.quantity) for row in comparison)
+    head = f"{'quantity':<{width}} {'measured':>11} {'theory':>11} {'ratio':>7}"
+    lines = [head, "-" * len(head)]
+    for row in comparison:
+        measured = "bounded" if row.measured is None else f"{row.measured:.5g}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+        line = f"{row.quantity:<{width}} {measured:>11} {row.theory:>11.5g} {ratio:>7}"
+        lines.append(line.rstrip())
+    return lines
+
+
+def _alone(summary: Mapping[str, Any]) -> list[str]:
+    """What was measured, where theory says nothing of it."""
+    shown = ("test_error_log10", "universal_norm_95", "radius_median", "robust_radius_median")
+    return [
+        f"{name.replace('_', ' '):<22} {summary[name]:>11.5g}"
+        for name in shown
+        if summary[name] is not None
+    ]
 
 
 def _require_uninterrupted(*statuses: Status) -> None:

@@ -39,6 +39,8 @@ EXECUTORS = ("processes", "threads", "dask", "mpi")
 _AHEAD = 3
 # Times that a call is run alone after its worker died with it, before it is given up.
 _TRIES_ALONE = 2
+# Seconds without an outcome after which lost workers are looked for.
+_PATIENCE = 5.0
 # Outcomes that are handed on together.
 _MOST_AT_ONCE = 100
 
@@ -136,6 +138,7 @@ class Pool:
         self.jobs = available_threads() if jobs is None else as_positive_int("jobs", jobs)
         self.scheduler = scheduler
         self.executor: Any = None
+        self._cluster: Any = None
         self._close: list[Callable[[], None]] = []
 
     @property
@@ -197,6 +200,7 @@ class Pool:
                 silence_logs=50,
             )
             self._close.append(cluster.close)
+            self._cluster = cluster
             client = distributed.Client(cluster)
         else:
             try:
@@ -216,6 +220,14 @@ class Pool:
             )
         return futures.MPIPoolExecutor(self.jobs)
 
+    def tend(self) -> None:
+        """Starts again workers that a local cluster of Dask has given up.
+
+        It does so with one whose process ended while it started, or took long to start again.
+        """
+        if self._cluster is not None:
+            self._cluster.scale(self.jobs)
+
     def replace(self) -> None:
         """Ends what is left of the workers and starts new ones."""
         self.stop(cancel=True)
@@ -223,7 +235,7 @@ class Pool:
 
     def stop(self, *, cancel: bool) -> None:
         """Ends the workers; with ``cancel`` at once, whatever they do."""
-        executor, self.executor = self.executor, None
+        executor, self.executor, self._cluster = self.executor, None, None
         if executor is None or not isinstance(self.kind, str):
             return
         if cancel and self.kind == "processes":
@@ -307,11 +319,17 @@ class _Driver:
 
     def _finished(self) -> list[Future[Outcome]]:
         """Waits for one call, and takes what else has come by then."""
-        futures = [self.done.get()]
+        futures = [self._next()]
         with contextlib.suppress(queue.Empty):
             while len(futures) < _MOST_AT_ONCE:
                 futures.append(self.done.get_nowait())
         return futures
+
+    def _next(self) -> Future[Outcome]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self.done.get(timeout=_PATIENCE)
+            self.pool.tend()
 
     def _outcome(self, future: Future[Outcome]) -> Outcome | None:
         call = self.running.pop(future, None)

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reluflow._validation import FloatArray
+from reluflow.experiments._lock import FileLock
 from reluflow.experiments.registry import PROVENANCE, Scalar
 from reluflow.experiments.spec import Run, Study
 
@@ -166,17 +167,17 @@ class Store:
     def __init__(self, path: str | Path, *, write: bool = False) -> None:
         self.path = Path(path).expanduser()
         self.write = write
-        self._lock: sqlite3.Connection | None = None
-        if write:
-            self._require_writable()
-            self._lock = self._locked()
-        try:
+        self._closing = ExitStack()
+        with ExitStack() as opened:
+            if write:
+                self._require_writable()
+                opened.callback(self._locked().release)
             with self._explained("opened"):
-                self._connection = self._connect()
+                self._connection = opened.enter_context(closing(self._connect()))
+                if write:
+                    self._create_if_empty()
                 self._check()
-        except BaseException:
-            self._unlock()
-            raise
+            self._closing = opened.pop_all()
 
     def __enter__(self) -> Store:
         return self
@@ -191,30 +192,38 @@ class Store:
 
     def close(self) -> None:
         """Closes the file, and lets other drivers in."""
-        self._connection.close()
-        self._unlock()
+        self._closing.close()
 
     # -- opening -----------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
         if self.write:
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-            empty = not connection.execute("PRAGMA schema_version").fetchone()[0]
-            if empty:
-                self._create(connection)
-            return connection
+            return sqlite3.connect(self.path, isolation_level=None, timeout=30)
         if not self.path.is_file():
             raise StoreError(f"store {self.path} does not exist")
-        # A reader needs files beside the store while a driver writes; where it cannot make them
-        # and nobody writes, the file alone is all there is.
-        beside = self.path.with_name(f"{self.path.name}-wal")
-        alone = not os.access(self.path.parent, os.W_OK) and not beside.exists()
-        mode = "immutable=1" if alone else "mode=ro"
-        uri = f"{self.path.absolute().as_uri()}?{mode}"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+        uri = f"{self.path.absolute().as_uri()}?{self._reading()}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
-    @staticmethod
-    def _create(connection: sqlite3.Connection) -> None:
+    def _reading(self) -> str:
+        """How a reader opens the file.
+
+        Readers need files beside the store. The last one to close removes them, with what a killed
+        driver left in them, if it may write; where nobody can have made them, the file alone is
+        all there is.
+        """
+        folder, file = (os.access(path, os.W_OK) for path in (self.path.parent, self.path))
+        if folder and file:
+            return "mode=rw"
+        written = self.path.with_name(f"{self.path.name}-wal").exists()
+        archived = not folder or not self.path.stat().st_mode & 0o222
+        return "immutable=1" if archived and not written else "mode=ro"
+
+    def _create_if_empty(self) -> None:
+        connection = self._connection
+        if connection.execute("PRAGMA schema_version").fetchone()[0]:
+            return
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(
             f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; "
@@ -244,37 +253,25 @@ class Store:
                 f"store {self.path} is read-only; make it and its folder writable, or copy it"
             )
 
-    def _locked(self) -> sqlite3.Connection:
-        """An exclusive lock, which ends with the process however that ends.
-
-        It is one on a file of its own, so that readers of the store are not kept out.
-        """
-        beside = self.path.with_name(f"{self.path.name}-driver")
-        lock = sqlite3.connect(beside, isolation_level=None, timeout=0)
+    def _locked(self) -> FileLock:
+        """The lock of the driver; it is on a file of its own, so that readers are not kept out."""
         try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            lock.close()
-            if "locked" in str(error):
-                raise StoreError(
-                    f"store {self.path} is in use{self._by_whom()}; wait for it, or use another "
-                    "store"
-                ) from None
-            raise StoreError(f"store {self.path} cannot be locked: {error}") from None
-        return lock
+            return FileLock(self.path.with_name(f"{self.path.name}-driver"))
+        except BlockingIOError:
+            raise StoreError(
+                f"store {self.path} is in use{self._by_whom()}; wait for it, or use another store"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"store {self.path} cannot be locked: {error.strerror}") from None
 
     def _by_whom(self) -> str:
         try:
-            with sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True) as reader:
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True)) as reader:
                 host, pid, started = reader.execute("SELECT * FROM driver").fetchone()
         except (sqlite3.Error, TypeError):
             return ""
         return f" by process {pid} on {host}, started {started}"
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

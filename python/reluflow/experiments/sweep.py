@@ -23,8 +23,9 @@ from reluflow.experiments.store import DONE, FAILED, POSTPONED, Row, Store, time
 if TYPE_CHECKING:
     import pandas as pd
 
-# What the interpreter and the libraries take in every worker process.
+# What the interpreter and the libraries take in every worker process, and what starting it takes.
 _WORKER_BYTES = 250e6
+_START_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Plan(Result):
     jobs : int
         Workers that the estimate is for.
     wall_seconds : float
-        Estimated time on that many workers.
+        Estimated time on that many worker processes, from their start.
     run_bytes : float
         Estimated memory of the largest run.
     total_bytes : float
@@ -154,7 +155,7 @@ def plan(
         core_seconds=sum(each),
         longest_seconds=max(each, default=0.0),
         jobs=workers,
-        wall_seconds=max(sum(each) / workers, max(each, default=0.0)),
+        wall_seconds=max([sum(each) / workers, *each]) + _START_SECONDS * bool(each),
         run_bytes=largest,
         total_bytes=workers * (largest + _WORKER_BYTES),
         available_bytes=available_memory(),

@@ -53,6 +53,8 @@ CLUSTERS = (
     Setting("shifted_points", "integer", "fresh examples that are shifted", 1000, minimum=2),
     Setting("coordinates", "text", "coordinates of the run", "reduced", choices=COORDINATES),
 )
+# Of the digits that scikit-learn ships.
+IMAGES, PIXELS, CLASSES = 1797, 64, 10
 DIGITS = (Setting("n", "integer", "number of training examples", 200, minimum=2),)
 
 

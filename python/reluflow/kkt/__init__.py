@@ -6,7 +6,7 @@ best multipliers for any network, `kkt_residuals` checks either independently, `
 that an exact KKT point is near, and `slow_law` measures how groups die on the way.
 """
 
-from reluflow.kkt.certificate import KKTCertificate, certify_kkt
+from reluflow.kkt.certificate import KKTCertificate, RobustKKTCertificate, certify_kkt
 from reluflow.kkt.deep import DeepKKTCertificate
 from reluflow.kkt.deep_point import POLISHED_DEPTHS, DeepKinks, DeepKKTPoint
 from reluflow.kkt.limit import FlowLimit, flow_limit
@@ -30,6 +30,7 @@ __all__ = [
     "KKTProof",
     "KKTResiduals",
     "Kinks",
+    "RobustKKTCertificate",
     "SlowLaw",
     "certify_kkt",
     "flow_limit",

@@ -26,8 +26,6 @@ _FAR = 0.5
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
 _TENFOLD = 10.0
-# Gradients of a flow from one prediction to the next, about.
-_SHORT_FLOW = 40
 # Of the flow, in neurons that are predicted to die: more than this is worth a word.
 _LARGE_SHARE = 0.1
 
@@ -210,8 +208,8 @@ def flow_limit(
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
     tol = as_number("tol", tol, at_least=0)
     setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
-    flow_settings.setdefault("form", _form(net, data))
-    clock, predictor = _Clock(max_seconds), _Predictor(data, setting)
+    clock = _Clock(max_seconds)
+    predictor = _Predictor(data, setting, flow_settings.get("num_threads"))
     while True:
         flow = gradient_flow(
             net,
@@ -221,6 +219,7 @@ def flow_limit(
             bias=bias,
             rtol=rtol,
             max_seconds=clock.remaining(),
+            gram=predictor.gram(),
             **flow_settings,
         )
         prediction = predictor.predict(flow)
@@ -238,18 +237,11 @@ def flow_limit(
         net, target = flow.net, min(_TENFOLD * target, last)
 
 
-def _form(net: TwoLayerNet, data: Dataset) -> str:
-    """The cheaper form of these short flows: forming K costs as much as many gradients."""
-    n, d, m = float(data.n), float(data.dim), float(net.width)
-    gram = 2 * n * n * d + _SHORT_FLOW * 2 * n * n * m
-    return "gram" if gram < _SHORT_FLOW * 4 * n * d * m else "primal"
-
-
 class _Predictor:
     """Predicts limits of one flow at one moment after the other."""
 
-    def __init__(self, data: Dataset, setting: Setting) -> None:
-        self._data, self._setting = data, setting
+    def __init__(self, data: Dataset, setting: Setting, num_threads: int | None) -> None:
+        self._data, self._setting, self._num_threads = data, setting, num_threads
         self._K: FloatArray | None = None
         self._solved: Solved | None = None
         self._stuck = np.empty(0, dtype=np.int64)
@@ -265,7 +257,7 @@ class _Predictor:
                 self._solved = solve_groups(
                     flow.net,
                     groups,
-                    self._gram(),
+                    self.gram(),
                     data.y,
                     train_output=self._setting.train_output,
                     correct=True,
@@ -275,10 +267,13 @@ class _Predictor:
         self._predictions.append(_prediction(flow, before, self._solved, nothing))
         return self._predictions[-1]
 
-    def _gram(self) -> FloatArray:
+    def gram(self) -> FloatArray:
+        """Inner products of the examples, which flow and predictions share."""
         if self._K is None:
             require_memory("the Gram matrix", 8.0 * 3 * self._data.n**2)
-            self._K = gram_matrix(self._data, bias=self._setting.bias)
+            self._K = gram_matrix(
+                self._data, bias=self._setting.bias, num_threads=self._num_threads
+            )
         return self._K
 
     def limit(self, flow: FlowResult, status: Status) -> FlowLimit:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reluflow._dispatch import core
+from reluflow._threads import resolve_num_threads
 from reluflow._validation import BoolArray, FloatArray, IntArray
 from reluflow.data import Dataset
 
@@ -132,9 +134,7 @@ def variables(program: GroupProgram, active: ActiveSet) -> Variables:
     )
 
 
-def gram_matrix(data: Dataset, *, bias: bool) -> FloatArray:
+def gram_matrix(data: Dataset, *, bias: bool, num_threads: int | None = None) -> FloatArray:
     """K_il = x~_i . x~_l."""
-    K: FloatArray = data.X @ data.X.T
-    if bias:
-        K += 1.0
+    K: FloatArray = core.gram_matrix(data.X, bias, resolve_num_threads(num_threads))
     return K

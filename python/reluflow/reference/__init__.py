@@ -3,6 +3,13 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.adversarial import (
+    AdversarialFlowOutcome,
+    AdversarialPoints,
+    adversarial_gradient,
+    adversarial_gradient_flow,
+    adversarial_points,
+)
 from reluflow.reference.deep import (
     Activation,
     Architecture,
@@ -19,7 +26,13 @@ from reluflow.reference.flow import (
 )
 from reluflow.reference.line_mass import log_line_masses
 from reluflow.reference.losses import Loss, MarginLoss, log_loss_weights
-from reluflow.reference.network import LossGradient, forward, gram_gradient, primal_gradient
+from reluflow.reference.network import (
+    LossGradient,
+    forward,
+    gram_gradient,
+    gram_matrix,
+    primal_gradient,
+)
 from reluflow.reference.perturbation import (
     PerturbationOutcome,
     Proof,
@@ -37,6 +50,8 @@ from reluflow.reference.stepping import FlowMethod
 __all__ = [
     "SAMPLE_BLOCK",
     "Activation",
+    "AdversarialFlowOutcome",
+    "AdversarialPoints",
     "Architecture",
     "DeepFlowOutcome",
     "ErrorCounts",
@@ -51,6 +66,9 @@ __all__ = [
     "ProofSteps",
     "StopReason",
     "SubsetProjections",
+    "adversarial_gradient",
+    "adversarial_gradient_flow",
+    "adversarial_points",
     "count_errors",
     "deep_forward",
     "deep_gradient",
@@ -59,6 +77,7 @@ __all__ = [
     "gradient_flow",
     "gradient_flow_ensemble",
     "gram_gradient",
+    "gram_matrix",
     "log_line_masses",
     "log_loss_weights",
     "min_perturbations",

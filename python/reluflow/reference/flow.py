@@ -106,7 +106,7 @@ def gradient_flow(
     loss: Loss | MarginLoss,
     train_output: bool,
     train_bias: bool,
-    gram: bool,
+    gram_form: bool,
     method: FlowMethod,
     kink_ramp: float,
     log_inverse_loss: float,
@@ -115,6 +115,7 @@ def gradient_flow(
     max_seconds: float,
     num_threads: int,
     progress: Callable[[float, float, float], None] | None,
+    gram: FloatArray | None = None,
 ) -> FlowOutcome:
     """Follows d theta / d tau = -grad log L until log(1/L) reaches ``log_inverse_loss``."""
     m, d = weights.shape

@@ -34,6 +34,12 @@ def forward(
     return np.maximum(inputs @ weights.T + bias, 0.0) @ output
 
 
+def gram_matrix(inputs: FloatArray, bias_feature: bool, num_threads: int) -> FloatArray:
+    """x_i . x_l of the rows, plus 1 where a bias feature is part of them."""
+    gram: FloatArray = inputs @ inputs.T + float(bias_feature)
+    return gram
+
+
 def primal_gradient(
     weights: FloatArray,
     bias: FloatArray,

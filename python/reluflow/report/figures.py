@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reluflow._validation import FloatArray
+from reluflow.experiments.comparison import about_orthogonal
 from reluflow.generalization import RadiusDistribution
 from reluflow.network import TwoLayerNet
 from reluflow.report import style, wording
@@ -31,8 +32,6 @@ _RESOLUTION = 181
 _RANGE = 1.5
 # Output, in the same units, that tells a region of outputs 0 from its surroundings.
 _EDGE = 1e-6
-# Largest cosine between means that still counts as orthogonal.
-_ORTHOGONAL = 0.05
 _BINS = 90
 _DASHES = (0, (4, 3))
 
@@ -500,8 +499,7 @@ def _robust_scale(result: DoubleEdge) -> float:
 
 def _limiting_margin(result: DoubleEdge) -> float | None:
     """What the normalised margin tends to as d grows, where the means are about orthogonal."""
-    gram = result.clusters.gram / result.clusters.ambient_dim
-    if float(np.abs(gram - np.eye(len(gram))).max()) > _ORTHOGONAL:
+    if not about_orthogonal(result.clusters):
         return None
     rows = (row.theory for row in result.comparison if row.quantity == "normalised margin")
     return next(rows, None)

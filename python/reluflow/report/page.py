@@ -50,6 +50,7 @@ def page_environment() -> jinja2.Environment:
         "number": wording.number,
         "measured": wording.measured,
         "typeset": _typeset,
+        "exponent": wording.exponent,
     }
     return environment
 

@@ -251,20 +251,19 @@ def _header(study: StoredStudy, means: pd.DataFrame) -> list[str]:
     return [str(name).replace("_", " ") for name in columns]
 
 
-def _cells(study: StoredStudy, means: pd.DataFrame, row: dict[Any, Any]) -> list[str]:
-    """A mean and its interval a cell."""
+def _cells(study: StoredStudy, means: pd.DataFrame, row: dict[Any, Any]) -> list[tuple[str, str]]:
+    """A mean, and half the length of its interval, a cell."""
     cells = []
     for name, value in row.items():
         if str(name).endswith(("_low", "_high", "_infinite")):
             continue
         text = _shown(value)
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        if low is not None and high is not None and math.isfinite(low) and low != high:
-            text += f" [{number(low)}, {number(high)}]"
+        low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+        half = f"± {number((high - low) / 2, 2)}" if high > low else ""
         infinite = row.get(f"{name}_infinite", 0)
         if infinite and infinite == infinite:
             text += f" ({int(infinite)} infinite)"
-        cells.append(text)
+        cells.append((text, half))
     return cells
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#1b2330")
 _MARKERS = "os^Dv<>P"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+# Ticks between powers of ten on axes whose ends have at most this ratio.
+_SUBDIVISIONS = (
+    (3.0, (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)),
+    (10.0, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)),
+    (100.0, (1.0, 2.0, 5.0)),
+)
+
+# Letters that fit into the width of a figure, and those that the sample of a line takes.
+_LETTERS, _HANDLE = 88, 6
 
 
 def figure_table(description: Description, frame: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +51,27 @@ def draw(description: Description, table: pd.DataFrame) -> Figure:
             _draw_map(ax, description, table)
         else:
             _draw_lines(ax, description, table)
+            _draw_legend(figure, ax)
         return figure
+
+
+def _draw_legend(figure: Figure, ax: Axes) -> None:
+    """Below the axes, where it hides nothing; a lone line is what the axis says."""
+    labels = ax.get_legend_handles_labels()[1]
+    if len(labels) < 2:
+        return
+    columns = next(count for count in (3, 2, 1) if _letters(labels, count) <= _LETTERS)
+    if len(labels) > columns:
+        figure.set_size_inches(style.TALL)
+    figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """Width of a legend in letters; a single column is as wide as it has to be."""
+    if columns == 1:
+        return 0
+    parts = np.array_split(np.array([len(label) for label in labels]), columns)
+    return sum(int(part.max(initial=0)) + _HANDLE for part in parts)
 
 
 def lines(description: Description, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -51,7 +81,7 @@ def lines(description: Description, table: pd.DataFrame) -> Iterator[tuple[str, 
             yield column, "", table
             continue
         for value, rows in table.groupby(description.by, sort=False):
-            yield column, f"{_setting(description, description.by)} = {_short(value)}", rows
+            yield column, _value_label(description, description.by, value), rows
 
 
 def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None:
@@ -74,8 +104,6 @@ def _draw_lines(ax: Axes, description: Description, table: pd.DataFrame) -> None
     _plain_ticks(ax, description)
     _tick_at_values(ax, description, table)
     ax.grid(True, which="major")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend()
 
 
 def _draw_line(
@@ -166,13 +194,14 @@ def _draw_map(ax: Axes, description: Description, table: pd.DataFrame) -> None:
 
 
 def _plain_ticks(ax: Axes, description: Description) -> None:
-    """On a logarithmic axis of few decades, numbers at 1, 2 and 5 rather than powers."""
+    """On a logarithmic axis of few decades, some numbers of each rather than powers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = ax.get_ylim()
     if description.y_scale != "log" or high > 100 * low:
         return
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    parts = next(subs for reach, subs in _SUBDIVISIONS if high <= reach * low)
+    ax.yaxis.set_major_locator(LogLocator(subs=parts))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     ax.yaxis.set_minor_locator(NullLocator())
 
@@ -194,6 +223,13 @@ def _label(description: Description, column: str) -> str:
 
 def _setting(description: Description, name: str) -> str:
     return dict(description.labels).get(name, name.replace("_", " "))
+
+
+def _value_label(description: Description, name: str, value: Any) -> str:
+    """A value of a setting: numbers with the setting's name, texts speak for themselves."""
+    if isinstance(value, str):
+        return dict(description.labels).get(value, value.replace("_", " "))
+    return f"{_setting(description, name)} = {_short(value)}"
 
 
 def _short(value: Any) -> str:

@@ -23,7 +23,8 @@ def print_result(console: Console, result: DoubleEdge) -> None:
     console.print(Text(wording.subline(result)))
     console.print(Text(f"{result.name}: {wording.problem(result)}", style="dim"))
     console.print()
-    console.print(comparison_table(result))
+    if result.comparison:
+        console.print(comparison_table(result))
     console.print(Padding(_notes(result), (1, 0, 0, 0)))
 
 

@@ -39,6 +39,12 @@ def measured(value: float | None) -> str:
     return number(value)
 
 
+NO_THEORY = (
+    "Their means are not orthogonal ones of norm √d, which is what theory speaks of: lengths are "
+    "shown in its units, but nothing is predicted."
+)
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """Up to so many significant digits, thousands separated; a dash where there is no number."""
     if value is None or math.isnan(value):
@@ -51,6 +57,11 @@ def number(value: float | None, digits: int = 4) -> str:
     if 1e-3 <= size < 1e5:
         return f"{sign}{size:,.{digits}g}" if size < 1e4 else f"{sign}{size:,.0f}"
     return f"{sign}{size:.{min(digits, 3) - 1}e}"
+
+
+def exponent(value: float) -> str:
+    """An exponent to four decimals; 0 has no sign."""
+    return f"{round(value, 4) + 0.0:.4f}".replace("-", "−")
 
 
 def probability(log10: float) -> str:
@@ -164,7 +175,7 @@ def key_figures(result: DoubleEdge) -> list[KeyFigure]:
         KeyFigure(
             "robust over trained",
             measured(summary["double_edge_ratio"]),
-            f"√k/2 = {measured(math.sqrt(k) / 2)}",
+            f"√k/2 = {measured(math.sqrt(k) / 2)}" if result.comparison else "",
         ),
         _kkt_figure(result),
         KeyFigure("radii proved", share_proved(result.radii), proved),
@@ -294,10 +305,13 @@ def _radius_caveat(name: str, radii: Perturbations) -> str:
 
 def _assumption_caveat(result: DoubleEdge) -> str:
     if result.assumption is None:
-        return (
+        unchecked = (
             "The clusters were estimated from the data; the theorems' assumptions on how data are "
             "drawn are not checked."
         )
+        if result.comparison:
+            return unchecked
+        return f"{unchecked} {NO_THEORY}"
     if result.assumption.holds:
         return ""
     return (

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from reluflow._dispatch import kernels
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
+from reluflow._targets import cluster_means
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import FloatArray, as_array, as_number, as_positive_int
 from reluflow.data import ClusterModel, Dataset
@@ -23,7 +24,6 @@ from reluflow.robustness._deep_shift import DeepShiftSearch
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
 from reluflow.robustness._rays import DeepRays, TwoLayerRays
 from reluflow.robustness._shift_search import ShiftSearch
-from reluflow.robustness._targets import cluster_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
