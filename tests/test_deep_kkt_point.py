@@ -239,3 +239,9 @@ def test_options_of_two_layers_are_refused(option):
     asked = {option: option in ("correct_pattern", "probe_starts")}
     with pytest.raises(ValueError, match=f"{option}.* is for two-layer networks"):
         rf.kkt_point(rf.DeepNet.init(3, 4, 3, seed=0), data, **asked)
+
+
+def test_limits_of_flows_are_of_two_layers():
+    data = rf.Dataset(np.eye(3), [1, -1, 1])
+    with pytest.raises(TypeError, match="follow a DeepNet with gradient_flow and hand the result"):
+        rf.flow_limit(rf.DeepNet.init(3, 4, 3, seed=0), data)

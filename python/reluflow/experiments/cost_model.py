@@ -248,7 +248,7 @@ def deep_radii_operations(size: Size) -> tuple[float, ...]:
 DEEP = {
     "flow": Model(deep_flow_operations, (4e-2, 5e-10, 2e-10)),
     "certificate": Model(deep_certificate_operations, (5e-3, 1.2e-9)),
-    "limit": Model(deep_limit_operations, (1e-2, 1.2e-7)),
+    "limit": Model(deep_limit_operations, (2.5e-1, 1.6e-7)),
     "universal": Model(deep_universal_operations, (4e-2, 1e-10, 6e-9)),
     "radii": Model(deep_radii_operations, (1e-2, 6e-3, 3.3e-6)),
 }
