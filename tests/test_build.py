@@ -74,6 +74,7 @@ def test_import_is_light():
         "rich",
         "typer",
         "jinja2",
+        "scipy.stats",
     )
     done = run(f"import sys, reluflow; print([m for m in {heavy!r} if m in sys.modules])")
     assert done.stdout.strip() == "[]"

@@ -361,3 +361,47 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path):
     pd.testing.assert_frame_equal(
         resumed[resumed.key.isin(stored.key)].reset_index(drop=True), stored
     )
+
+
+COMMAND = [sys.executable, "-m", "reluflow", "sweep"]
+
+
+def told(study, store, **options):
+    """What the command says on standard error, and its exit code."""
+    ended = subprocess.run(
+        [*COMMAND, study, "--store", store, "--jobs", "1", "--executor", "threads"],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    return ended.stderr, ended.returncode
+
+
+def test_what_disturbs_a_sweep_is_one_line_of_the_command(tmp_path):
+    study, store = tmp_path / "numbers.toml", tmp_path / "a.sqlite"
+    text = 'name = "numbers"\nexperiment = "sweep_experiments:ARITHMETIC"\n[axes]\nx = {}\n'
+    study.write_text(text.format(list(range(400))))
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+
+    line, code = told(study, store, preexec_fn=small_disk)
+    assert code == 2
+    assert line.startswith("reluflow: store ")
+    assert "every run that was stored is safe" in line
+    assert line.count("\n") == 1
+    kept = read_store(store)
+    assert 0 < len(kept) < 400
+    study.write_text(text.format(list(range(10, 20))))
+    line, code = told(study, store)
+    assert code == 0
+    assert line.startswith("the study was edited since it was last run: 10 runs are the same")
+    assert line.count("\n") == 1
+    content = store.read_bytes()
+    store.write_bytes(content[:4096] + bytes(20_000) + content[24_096:])
+    line, code = told(study, store)
+    assert code == 2
+    assert "is damaged or no store" in line
+    assert line.count("\n") == 1

@@ -1,9 +1,10 @@
-"""Public names. `__init__.py` loads each of them from where it is imported here, on demand."""
+"""Public names; each is loaded from where it is imported here, when it is first asked for."""
 
-from reluflow import theory
-from reluflow._provenance import __version__
-from reluflow._results import Status
-from reluflow.certificates import (
+from . import theory
+from ._provenance import __version__
+from ._results import Status
+from .adversarial import AdversarialExamples, adversarial_examples
+from .certificates import (
     CertificateError,
     KKTStatement,
     KKTVerification,
@@ -11,7 +12,7 @@ from reluflow.certificates import (
     RadiusVerification,
     verify_certificate,
 )
-from reluflow.data import (
+from .data import (
     AssumptionReport,
     ClusterModel,
     Dataset,
@@ -20,16 +21,25 @@ from reluflow.data import (
     load_digits,
     save_dataset,
 )
-from reluflow.deep_network import DeepNet
-from reluflow.experiments import Comparison, DoubleEdge, double_edge, sweep
-from reluflow.flow import (
+from .deep_network import DeepNet
+from .experiments import (
+    Comparison,
+    DoubleEdge,
+    Frontier,
+    FrontierPoint,
+    double_edge,
+    frontier,
+    sweep,
+)
+from .flow import (
+    AdversarialFlowResult,
     DeepFlowResult,
     FlowResult,
     Trajectory,
     gradient_flow,
     gradient_flow_ensemble,
 )
-from reluflow.generalization import (
+from .generalization import (
     ClassError,
     ClusterError,
     ErrorCheck,
@@ -42,14 +52,16 @@ from reluflow.generalization import (
     robust_error,
     test_error,
 )
-from reluflow.kkt import (
+from .kkt import (
     DeepKKTCertificate,
+    DeepKKTPoint,
     FlowLimit,
     GlobalProbe,
     KKTCertificate,
     KKTPoint,
     KKTProof,
     KKTResiduals,
+    RobustKKTCertificate,
     SlowLaw,
     certify_kkt,
     flow_limit,
@@ -59,10 +71,10 @@ from reluflow.kkt import (
     prove_kkt,
     slow_law,
 )
-from reluflow.network import TwoLayerNet
-from reluflow.problem import Problem, draw
-from reluflow.reduction import Reduction
-from reluflow.robustness import (
+from .network import TwoLayerNet
+from .problem import Problem, draw
+from .reduction import Reduction
+from .robustness import (
     AttackComparison,
     AttackRow,
     FlipCurve,
@@ -75,6 +87,8 @@ from reluflow.robustness import (
 )
 
 __all__ = [
+    "AdversarialExamples",
+    "AdversarialFlowResult",
     "AssumptionReport",
     "AttackComparison",
     "AttackRow",
@@ -86,6 +100,7 @@ __all__ = [
     "Dataset",
     "DeepFlowResult",
     "DeepKKTCertificate",
+    "DeepKKTPoint",
     "DeepNet",
     "DoubleEdge",
     "ErrorCheck",
@@ -93,6 +108,8 @@ __all__ = [
     "FlipCurve",
     "FlowLimit",
     "FlowResult",
+    "Frontier",
+    "FrontierPoint",
     "GlobalProbe",
     "KKTCertificate",
     "KKTPoint",
@@ -109,17 +126,20 @@ __all__ = [
     "RadiusVerification",
     "Reduction",
     "RobustError",
+    "RobustKKTCertificate",
     "SlowLaw",
     "Status",
     "Trajectory",
     "TwoLayerNet",
     "Universal",
     "__version__",
+    "adversarial_examples",
     "certify_kkt",
     "compare_attacks",
     "double_edge",
     "draw",
     "flow_limit",
+    "frontier",
     "global_probe",
     "gradient_flow",
     "gradient_flow_ensemble",

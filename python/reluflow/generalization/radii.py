@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom
 
 from reluflow._dispatch import kernels
 from reluflow._progress import counting_progress
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
+from reluflow._targets import MOST_MEANS
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import (
     FloatArray,
@@ -45,7 +45,6 @@ from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem
 from reluflow.robustness import Perturbations
 from reluflow.robustness._row_space import RowSpace
-from reluflow.robustness._targets import MOST_MEANS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +107,9 @@ class RadiusDistribution(Result):
         is made on the law of the radii. The lower end is taken of the proved lower bounds. An end
         that the sample is too small for is 0 or infinite.
         """
+        # Imported here because it takes as long as the rest of the package.
+        from scipy.stats import binom
+
         level = as_level(level)
         low = int(binom.ppf(_TAIL, self.n, level)) - 1
         high = int(binom.ppf(1 - _TAIL, self.n, level))

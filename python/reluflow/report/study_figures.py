@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +29,8 @@ _SUBDIVISIONS = (
     (100.0, (1.0, 2.0, 5.0)),
 )
 
-# Letters of a label of which three fit beside one another.
-_SHORT_LABEL = 30
+# Letters that fit into the width of a figure, and those that the sample of a line takes.
+_LETTERS, _HANDLE = 88, 6
 
 
 def figure_table(description: Description, frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,14 +56,22 @@ def draw(description: Description, table: pd.DataFrame) -> Figure:
 
 
 def _draw_legend(figure: Figure, ax: Axes) -> None:
-    """Below the axes, where it hides nothing."""
+    """Below the axes, where it hides nothing; a lone line is what the axis says."""
     labels = ax.get_legend_handles_labels()[1]
-    if not labels:
+    if len(labels) < 2:
         return
-    columns = 3 if max(map(len, labels)) <= _SHORT_LABEL else 2
+    columns = next(count for count in (3, 2, 1) if _letters(labels, count) <= _LETTERS)
     if len(labels) > columns:
         figure.set_size_inches(style.TALL)
     figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """Width of a legend in letters; a single column is as wide as it has to be."""
+    if columns == 1:
+        return 0
+    parts = np.array_split(np.array([len(label) for label in labels]), columns)
+    return sum(int(part.max(initial=0)) + _HANDLE for part in parts)
 
 
 def lines(description: Description, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from reluflow._validation import FloatArray
 
@@ -61,7 +61,7 @@ def interval(values: FloatArray) -> tuple[float, float]:
     """95 % interval of the mean by Student's t; nan for fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
-    half = student.ppf(0.5 + _CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1)
+    half = stdtrit(len(values) - 1, 0.5 + _CONFIDENCE / 2) * values.std(ddof=1)
     half /= math.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
