@@ -12,13 +12,13 @@ import numpy as np
 import scipy.sparse
 
 from reluflow._results import Status
+from reluflow._targets import targets_for
 from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset
 from reluflow.robustness._deep_rays import flip_margin, restricted
 from reluflow.robustness._deep_search import input_gradients, lipschitz, search_deep
 from reluflow.robustness._rays import DeepRays
 from reluflow.robustness._shift_search import FoundShift
-from reluflow.robustness._targets import targets_for
 
 # Examples whose own smallest perturbations the search starts from, the first ones.
 _SINGLES = 32
