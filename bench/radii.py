@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 from bench.attacks import ALONE, adv_lib_fmn
 from bench.environment import ROOT, run_inside
-from bench.gradient_step import limit_threads
+from bench.topic import limit_threads
 
 PACKAGES = [
     "numpy",
@@ -266,6 +266,8 @@ def beside_solvers(arguments):
                     calls[0].radius,
                 ),
             }
+            # It compiles its optimizer first.
+            peers["foolbox BB"][0](net, few.X[:1], few.y[:1])
             for name, (attack, points, lengths) in peers.items():
                 row = measure(name, attack, net, points, lengths)
                 row |= {"init": init, "k": clusters, "times_ours": row["seconds"] / ours}
@@ -392,6 +394,9 @@ def summary(results):
 
 
 def run(arguments):
+    import torch
+
+    torch.set_num_threads(arguments.threads)
     rows = []
     for row in grid(arguments):
         print_row(row, header=not rows)
