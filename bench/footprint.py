@@ -26,6 +26,7 @@ PACKAGES = ["numpy", "scipy", "torch==2.13.0", "jax", "jaxlib"]
 IMPORTED = {
     "nothing": "pass",
     "reluflow": "import reluflow",
+    "all of reluflow": "import reluflow; [getattr(reluflow, name) for name in reluflow.__all__]",
     "NumPy": "import numpy",
     "torch": "import torch",
     "JAX": "import jax",
@@ -88,6 +89,14 @@ def measure(options):
                 note=f"of it NumPy {statistics.median(getattr(times['NumPy'], kind)):.3f} s",
             )
         )
+    found.facts.append(
+        topic.Fact(
+            "the same, and all public names, processor time",
+            statistics.median(times["all of reluflow"].cpu),
+            "s",
+            note="SciPy included; they are loaded when they are first asked for",
+        )
+    )
     heavy = loaded_on_import()
     found.facts.append(
         topic.Fact(

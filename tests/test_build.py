@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import reluflow
 from reluflow import _dispatch, _threads
 
 
@@ -76,6 +78,27 @@ def test_import_is_light():
     )
     done = run(f"import sys, reluflow; print([m for m in {heavy!r} if m in sys.modules])")
     assert done.stdout.strip() == "[]"
+
+
+def test_import_leaves_scipy_for_later():
+    done = run("import sys, reluflow; print([m for m in ('scipy', 'sqlite3') if m in sys.modules])")
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_there_when_asked_for():
+    names = [name for name in reluflow.__all__ if getattr(reluflow, name) is None]
+    assert names == []
+    assert set(reluflow.__all__) <= set(dir(reluflow))
+    assert reluflow.gradient_flow is reluflow.flow.gradient_flow
+    assert reluflow.theory.__name__ == "reluflow.theory"
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = reluflow.nonsense
+
+
+def test_type_checkers_are_told_all_public_names():
+    stub = ast.parse(Path(reluflow.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    (told,) = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert ast.literal_eval(told) == sorted(reluflow.__all__)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity here")

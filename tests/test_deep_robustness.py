@@ -89,8 +89,8 @@ def test_a_two_layer_network_has_a_proved_radius(shape, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_search_finds_what_is_proved_of_two_layers(seed):
+    from reluflow._targets import targets_for
     from reluflow.robustness._deep_search import search_deep
-    from reluflow.robustness._targets import targets_for
 
     clusters = rf.ClusterModel.orthogonal(4, 200, 0.5, seed=seed)
     data = clusters.sample(24, seed)
@@ -168,3 +168,68 @@ def test_strict_flips_are_for_two_layers():
         rf.universal_perturbation(net, rf.Dataset(X, y), definition="strict")
     with pytest.raises(ValueError, match="only a network of depth 2 with one output"):
         net.to_two_layer()
+
+
+def trained_on_clusters(depth, noise=0.5, **options):
+    clusters = rf.ClusterModel.orthogonal(4, 200, noise, seed=0)
+    data = clusters.sample(24, 1)
+    net = rf.DeepNet.init(depth, 20, 200, seed=2, **options)
+    loss = "logistic" if "class_labels" in options else "exponential"
+    return rf.gradient_flow(net, data, loss=loss, log_inverse_loss=20.0).net, clusters
+
+
+def test_the_search_for_a_shift_finds_what_is_proved_of_two_layers():
+    from reluflow.robustness._deep_shift import DeepShiftSearch
+    from reluflow.robustness._rays import DeepRays
+
+    net, clusters = trained_on_clusters(2)
+    data = clusters.sample(60, 3)
+    exact = rf.universal_perturbation(net, clusters, examples=data, direction="optimised")
+    assert exact.proved
+    rays = DeepRays(net, data, -data.y)
+    means = clusters.labels @ clusters.means
+    means /= np.linalg.norm(means)
+    along = np.sort(rays.crossings(means))[56]
+    found = DeepShiftSearch(rays, clusters, 57, np.inf).run(means, along)
+    norm = np.linalg.norm(found.z)
+    assert found.floor <= exact.norm <= norm * (1 + 1e-9)
+    assert norm <= exact.norm * 1.005
+    assert norm < along
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"depth": 3},
+        {"depth": 4, "activation": "leaky_relu"},
+        {"depth": 3, "class_labels": [1.0, -1.0, 1.0, -1.0]},
+        {"depth": 2, "activation": "normalized_polynomial_relu", "bias": "none"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_optimised_shift_flips_what_it_says(shape, signed):
+    net, clusters = trained_on_clusters(**shape)
+    data = clusters.sample(40, 3)
+    asked = {"examples": data, "flip": 0.9 if signed else 0.45, "signed": signed}
+    found = rf.universal_perturbation(net, clusters, direction="optimised", n=40, **asked)
+    if not np.isfinite(found.norm):
+        assert found.status == "not_reached"
+        return
+    assert found.floor <= found.norm <= found.means_norm
+    moved = data.X + np.outer(
+        -data.y if signed else np.ones(40), 1.0001 * found.norm * found.direction
+    )
+    assert (data.y * net(moved) <= 0).mean() >= asked["flip"] - 0.05
+    assert 0 <= found.held_out <= 1
+    assert np.linalg.norm(found.direction) == pytest.approx(1)
+    along = rf.universal_perturbation(net, clusters, direction=found.direction, **asked)
+    assert along.norm == pytest.approx(found.norm, rel=1e-9)
+
+
+def test_a_search_without_time_returns_the_means():
+    net, clusters = trained_on_clusters(3)
+    found = rf.universal_perturbation(net, clusters, direction="optimised", n=20, max_seconds=0.0)
+    assert found.status == "max_seconds"
+    # Along the means as the network sees them.
+    assert found.norm <= found.means_norm

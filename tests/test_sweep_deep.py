@@ -31,6 +31,14 @@ def test_without_noise_everything_is_known(depth):
     assert found["radius_over_root_d"] == pytest.approx(0.5, abs=0.01)
     assert found["theory_radius"] == found["theory_universal"] == 10
     assert found["normalized_margin"] == pytest.approx(found["theory_normalized_margin"], rel=0.02)
+    assert found["limit_status"] == "converged"
+    # Equal examples share multipliers in any way.
+    assert found["two_layer_status"] in ("converged", "degenerate")
+    assert found["limit_stationarity"] <= 1e-8
+    assert found["limit_margin_ratio"] == pytest.approx(1, abs=1e-6)
+    assert found["limit_normalized_margin"] == pytest.approx(
+        found["theory_normalized_margin"], rel=1e-6
+    )
 
 
 def test_the_margin_of_two_layers_is_its_own():
@@ -73,7 +81,10 @@ def test_networks_are_told_apart_by_name():
         ({"activation": "tanh"}, "activation='tanh' is unknown; use one of relu, leaky_relu"),
         ({"slope": 1.0}, "slope must be below 1; got 1"),
         ({"n_clusters": 500}, "n_clusters=500 orthogonal means need dim >= 500; dim=400"),
-        ({"targets": "clusters"}, "certificates are for one output; leave out the output"),
+        (
+            {"targets": "clusters"},
+            "KKT points are for one output; leave out the output 'certificate'",
+        ),
         ({"skip": True}, "the network is not homogeneous; leave out the output 'certificate'"),
         ({"bias": "all"}, "the network is not homogeneous; leave out the output 'certificate'"),
     ],
@@ -83,6 +94,21 @@ def test_impossible_combinations_are_refused(given, message):
     fixed = {"n_clusters": 4, "dim": 400, "noise": 1.0, **given}
     with pytest.raises(SpecError, match=message):
         read_study({"experiment": "deep", "fixed": fixed})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depth": 5}, "limits are of depth 2 to 4; leave out the output 'limit'"),
+        ({"activation": "polynomial_relu"}, "limits are of relu and leaky_relu; leave out"),
+        ({"skip": True}, "the network is not homogeneous; leave out the output 'limit'"),
+    ],
+    ids=str,
+)
+def test_limits_are_of_networks_that_are_polished(given, message):
+    fixed = {"n_clusters": 4, "dim": 400, "noise": 1.0, **given}
+    with pytest.raises(SpecError, match=message):
+        read_study({"experiment": "deep", "outputs": ["limit"], "fixed": fixed})
 
 
 @pytest.mark.parametrize("name", ["depth", "architectures", "cluster-labels"])

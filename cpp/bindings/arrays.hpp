@@ -50,5 +50,6 @@ void bind_flow(py::module_& module);
 void bind_deep(py::module_& module);
 void bind_sampling(py::module_& module);
 void bind_perturbation(py::module_& module);
+void bind_adversarial(py::module_& module);
 
 }  // namespace reluflow::bindings

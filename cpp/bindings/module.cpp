@@ -9,4 +9,5 @@ PYBIND11_MODULE(RELUFLOW_MODULE, module) {
   bind_deep(module);
   bind_sampling(module);
   bind_perturbation(module);
+  bind_adversarial(module);
 }

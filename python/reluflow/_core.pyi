@@ -196,6 +196,70 @@ def deep_gradient_flow(
     progress: Callable[[float, float, float], None] | None,
 ) -> DeepFlowOutcome: ...
 
+class AdversarialPoints:
+    @property
+    def example(self) -> _Ints: ...
+    @property
+    def margins(self) -> _Floats: ...
+    @property
+    def multipliers(self) -> _Floats: ...
+    @property
+    def coefficients(self) -> _Floats: ...
+
+class AdversarialFlowOutcome(FlowOutcome):
+    @property
+    def coefficients(self) -> _Floats: ...
+
+def adversarial_points(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    radius: float,
+    descent_steps: int,
+    spread: float,
+    num_threads: int,
+) -> AdversarialPoints: ...
+def adversarial_gradient(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    radius: float,
+    descent_steps: int,
+    num_threads: int,
+) -> LossGradient: ...
+def adversarial_gradient_flow(
+    weights: _Floats,
+    bias: _Floats,
+    output: _Floats,
+    inputs: _Floats,
+    labels: _Floats,
+    targets: _Floats,
+    target_order: _Ints,
+    loss: Loss | MarginLoss,
+    train_output: bool,
+    train_bias: bool,
+    radius: float,
+    descent_steps: int,
+    method: FlowMethod,
+    log_inverse_loss: float,
+    rtol: float,
+    max_evaluations: float,
+    max_seconds: float,
+    num_threads: int,
+    progress: Callable[[float, float, float], None] | None,
+) -> AdversarialFlowOutcome: ...
+
 SAMPLE_BLOCK: int
 
 class ErrorCounts:

@@ -21,6 +21,7 @@ class Status(str, enum.Enum):
     STUCK_POINTS = "stuck_points"
     DEAD_CLASS = "dead_class"
     NOT_SEPARABLE = "not_separable"
+    NOT_ROBUSTLY_SEPARABLE = "not_robustly_separable"
     STEP_UNDERFLOW = "step_underflow"
     STATIONARY = "stationary"
     APPROXIMATE = "approximate"
@@ -69,6 +70,10 @@ _SENTENCES = {
     Status.NOT_SEPARABLE: (
         "Not separable: the flow came to rest with an example on the wrong side; use a wider "
         "network, or check for conflicting labels."
+    ),
+    Status.NOT_ROBUSTLY_SEPARABLE: (
+        "Not robustly separable: an example can be moved to the wrong side within "
+        "adversarial_radius, and nothing is left to gain; the reason says why."
     ),
     Status.STEP_UNDERFLOW: (
         "The step size fell to rounding level before the target; the problem is too stiff or too "

@@ -9,8 +9,34 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from reluflow._results import Result
+from reluflow._robust_price import (
+    RobustPrice,
+    averaging_price,
+    averaging_share,
+    averaging_threshold,
+    infinite_width_price,
+)
 from reluflow._validation import as_number, as_positive_int, one_of
 from reluflow.data import AssumptionReport, ClusterModel
+
+__all__ = [
+    "FREI",
+    "Prediction",
+    "RobustPrice",
+    "averaging_price",
+    "averaging_share",
+    "averaging_threshold",
+    "decoupled_radius",
+    "explicit_radius",
+    "infinite_width_price",
+    "limiting_normalized_margin",
+    "log10_error_scale",
+    "log10_two_neuron_error",
+    "predictions",
+    "robust_radius",
+    "universal_norm",
+    "universal_norm_order",
+]
 
 FREI = "Frei, Vardi, Bartlett & Srebro 2023"
 _IDEAL = "noise-free, exactly orthogonal means, balanced labels and no bias"
@@ -62,6 +88,27 @@ def robust_radius(dim: float, *, definition: str = "nonstrict") -> float:
     (``"strict"``).
     """
     return math.sqrt(dim) / 2 if definition == "nonstrict" else math.sqrt(dim / 2)
+
+
+def explicit_radius(dim: float, n_clusters: int, bias: float) -> float:
+    """Smallest perturbation of a mean for the network w_q = mu_q/d, b_q = -bias, v_q = y_q.
+
+    At noise-free, orthogonal means and with N = 0 counting as flipped. With j of the h = k/2 means
+    of the other label active beside the own one, the output falls to 0 at
+    sqrt(d) (1 + (j - 1) bias)/sqrt(1 + j); the smallest of these counts (docs/theory.md, section
+    6.3). bias = 1 - 1/sqrt(2) has the largest radius, sqrt(d/2).
+
+    Raises
+    ------
+    ValueError
+        If ``bias`` is not in [0, 1).
+    """
+    b0 = as_number("bias", bias, at_least=0)
+    k = as_positive_int("n_clusters", n_clusters, minimum=2)
+    if b0 >= 1:
+        raise ValueError(f"bias must be below 1, where no neuron is active; got {b0:g}")
+    active = range(k // 2 + 1)
+    return math.sqrt(dim) * min((1 + (j - 1) * b0) / math.sqrt(1 + j) for j in active)
 
 
 def log10_error_scale(dim: float) -> float:

@@ -3,6 +3,7 @@
 from reluflow.experiments.comparison import Comparison
 from reluflow.experiments.double_edge import DoubleEdge, double_edge
 from reluflow.experiments.engine import WorkersLostError
+from reluflow.experiments.frontier import Frontier, FrontierPoint, frontier
 from reluflow.experiments.registry import Cost, Experiment, Record, Setting
 from reluflow.experiments.spec import SpecError, Study, read_study, shipped_studies
 from reluflow.experiments.store import Store, StoreError, export, read_store
@@ -13,6 +14,8 @@ __all__ = [
     "Cost",
     "DoubleEdge",
     "Experiment",
+    "Frontier",
+    "FrontierPoint",
     "Plan",
     "Record",
     "Setting",
@@ -23,6 +26,7 @@ __all__ = [
     "WorkersLostError",
     "double_edge",
     "export",
+    "frontier",
     "plan",
     "read_store",
     "read_study",

@@ -219,6 +219,11 @@ def deep_certificate_operations(size: Size) -> tuple[float, ...]:
     return 1.0, float(size.n) ** 2 * _products(size)
 
 
+def deep_limit_operations(size: Size) -> tuple[float, ...]:
+    """A constant, and cubes: a few quadratic programs in the weights of one unit a label."""
+    return 1.0, float(min(size.n + 1, size.dim)) ** 3
+
+
 def _piecewise_linear(size: Size) -> bool:
     return str(size.settings["activation"]) in ("relu", "leaky_relu")
 
@@ -243,6 +248,7 @@ def deep_radii_operations(size: Size) -> tuple[float, ...]:
 DEEP = {
     "flow": Model(deep_flow_operations, (4e-2, 5e-10, 2e-10)),
     "certificate": Model(deep_certificate_operations, (5e-3, 1.2e-9)),
+    "limit": Model(deep_limit_operations, (2.5e-1, 1.6e-7)),
     "universal": Model(deep_universal_operations, (4e-2, 1e-10, 6e-9)),
     "radii": Model(deep_radii_operations, (1e-2, 6e-3, 3.3e-6)),
 }

@@ -15,7 +15,8 @@ from reluflow.deep_network import ACTIVATIONS, BIASES, DEPTHS, DeepNet
 from reluflow.experiments.cost_model import deep_cost
 from reluflow.experiments.registry import SEED, Experiment, Record, Setting, Settings
 from reluflow.flow import FlowResult, gradient_flow
-from reluflow.kkt import certify_kkt
+from reluflow.kkt import POLISHED_DEPTHS, certify_kkt, flow_limit, kkt_point
+from reluflow.network import TwoLayerNet
 from reluflow.robustness import min_perturbation, universal_perturbation
 
 TARGETS = ("labels", "clusters")
@@ -38,6 +39,9 @@ SETTINGS = (
     Setting("test_points", "integer", "fresh examples that are perturbed", 50, minimum=2),
     Setting("shifted_points", "integer", "fresh examples that are shifted", 1000, minimum=2),
 )
+
+# Of the two-layer network that a deep one is compared with.
+_TWO_LAYER_SCALE = 1e-2
 
 
 class TrainedDeep:
@@ -127,6 +131,34 @@ def measure_certificate(trained: TrainedDeep) -> Record:
     return Record({"stationarity": found.stationarity, "complementarity": found.complementarity})
 
 
+def measure_limit(trained: TrainedDeep) -> Record:
+    """The KKT point near the network, and its margin over that of two layers to a power."""
+    found = kkt_point(trained.net, trained.data)
+    biased, dim = trained.settings["bias"] != "none", trained.settings["dim"]
+    start = TwoLayerNet.init(
+        trained.settings["width"],
+        dim,
+        _TWO_LAYER_SCALE,
+        bias=biased,
+        seed=np.random.default_rng(trained.net_seed),
+    )
+    two_layers = flow_limit(start, trained.data, bias=biased, num_threads=1)
+    expected = deep_margin(two_layers.normalized_margin, trained.settings["depth"])
+    return Record(
+        {
+            "limit_status": found.status.value,
+            "limit_stationarity": found.stationarity,
+            "limit_feasibility": found.feasibility,
+            "limit_dual_feasibility": found.dual_feasibility,
+            "limit_normalized_margin": found.normalized_margin,
+            "limit_angle": found.angle,
+            "two_layer_status": two_layers.status.value,
+            "two_layer_normalized_margin": two_layers.normalized_margin,
+            "limit_margin_ratio": found.normalized_margin / expected,
+        }
+    )
+
+
 def measure_universal(trained: TrainedDeep) -> Record:
     """What one shift along the weighted sum of means flips."""
     clusters = trained.clusters
@@ -162,6 +194,7 @@ def measure_radii(trained: TrainedDeep) -> Record:
 MEASURES = {
     "flow": measure_flow,
     "certificate": measure_certificate,
+    "limit": measure_limit,
     "universal": measure_universal,
     "radii": measure_radii,
 }
@@ -222,12 +255,18 @@ def deep_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str]
     if settings["n_clusters"] > settings["dim"]:
         k, d = settings["n_clusters"], settings["dim"]
         return "n_clusters", f"n_clusters={k} orthogonal means need dim >= {k}; dim={d}"
-    if "certificate" in outputs:
-        if settings["targets"] == "clusters":
-            return "targets", "certificates are for one output; leave out the output 'certificate'"
-        if settings["bias"] == "all" or settings["skip"]:
+    for output in ("certificate", "limit"):
+        if output in outputs and settings["targets"] == "clusters":
+            return "targets", f"KKT points are for one output; leave out the output {output!r}"
+        if output in outputs and (settings["bias"] == "all" or settings["skip"]):
             name = "skip" if settings["skip"] else "bias"
-            return name, "the network is not homogeneous; leave out the output 'certificate'"
+            return name, f"the network is not homogeneous; leave out the output {output!r}"
+    if "limit" in outputs:
+        if settings["activation"] not in ACTIVATIONS[:2]:
+            return "activation", "limits are of relu and leaky_relu; leave out the output 'limit'"
+        if settings["depth"] not in POLISHED_DEPTHS:
+            known = f"{POLISHED_DEPTHS[0]} to {POLISHED_DEPTHS[-1]}"
+            return "depth", f"limits are of depth {known}; leave out the output 'limit'"
     return None
 
 

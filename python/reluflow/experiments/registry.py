@@ -202,6 +202,8 @@ BUILT_IN = {
     "double-edge": "reluflow.experiments.built_in:DOUBLE_EDGE",
     "digits": "reluflow.experiments.built_in:ON_DIGITS",
     "deep": "reluflow.experiments.deep:DEEP",
+    "adversarial": "reluflow.experiments.adversarial:ADVERSARIAL",
+    "frontier": "reluflow.experiments.frontier:FRONTIER",
 }
 
 

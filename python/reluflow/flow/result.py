@@ -166,3 +166,44 @@ class DeepFlowResult(FlowResult):
     """
 
     net: DeepNet  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialFlowResult(FlowResult):
+    """Where a flow on adversarial examples ended, and how it got there.
+
+    Attributes are those of `FlowResult`, L and margins being the robust ones, but for
+
+    Attributes
+    ----------
+    margins : ndarray, shape (n,)
+        y_i N(x_i + delta_i), the smallest that were found in the balls.
+    normalized_margin : float
+        The smallest of them over ||theta||^2.
+    form : str
+        ``"span"`` or ``"primal"``.
+    adversarial_radius : float
+        Of the balls.
+    inner : str
+        ``"search"`` or ``"pgd"``.
+    perturbations : ndarray, shape (n, d)
+        delta_i, at the last gradient.
+    reason : str
+        With status ``not_robustly_separable``: why.
+    """
+
+    adversarial_radius: float
+    inner: str
+    perturbations: FloatArray
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the network and the perturbations, JSON-ready."""
+        fields = super().to_dict()
+        del fields["perturbations"]
+        return fields
+
+    def __str__(self) -> str:
+        robust = f"  adversarial radius  {self.adversarial_radius:.6g}, by {self.inner}"
+        lines = [super().__str__(), robust]
+        return "\n".join([*lines, f"  reason              {self.reason}"] if self.reason else lines)

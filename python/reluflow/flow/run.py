@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike
 
 from reluflow._progress import flow_progress
 from reluflow._validation import FloatArray, as_array
+from reluflow.adversarial import Attack
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
+from reluflow.flow.adversarial import follow_adversarial, require_attack
 from reluflow.flow.deep import follow_deep
 from reluflow.flow.result import FlowResult
 from reluflow.flow.settings import FlowSettings, Observer
@@ -35,6 +37,9 @@ def gradient_flow(
     max_evaluations: int | None = None,
     max_seconds: float | None = None,
     progress: bool | Observer = False,
+    adversarial_radius: float = 0.0,
+    inner: str = "search",
+    inner_steps: int = 10,
 ) -> FlowResult:
     """Follows gradient flow on the mean loss L from ``net`` until log(1/L) reaches a target.
 
@@ -81,17 +86,30 @@ def gradient_flow(
         Gram matrix of the examples where it is known already, with 1 added to every entry where the
         biases are trained; the Gram form then need not compute it. It is not checked against X.
     max_evaluations : int or None
-        Gradients allowed.
+        Gradients allowed; None means any number, of adversarial training 100,000.
     max_seconds : float or None
         Wall time allowed.
     progress : bool or callable
         True shows a progress bar; a callable receives log(1/L), the normalised margin and the
         number of evaluations a few times a second.
+    adversarial_radius : float
+        Above 0, adversarial training of a two-layer network: L is the mean loss of the smallest
+        margin y N(x + delta) over ||delta|| <= adversarial_radius, its gradient that of the loss at
+        the minimiser (docs/theory.md, section 10.1). Everything that is said of L, log(1/L) and
+        margins then means the robust ones. Examples come with the clusters they are of, if
+        ``data.cluster`` is known, as starts of the search.
+    inner : {"search", "pgd"}
+        How the minimiser is sought: the search over convex pieces of `adversarial_examples`, or
+        projected gradient descent, which may miss it.
+    inner_steps : int
+        Of projected gradient descent.
 
     Returns
     -------
     FlowResult
-        Of a `DeepNet` a `DeepFlowResult`.
+        Of a `DeepNet` a `DeepFlowResult`; with ``adversarial_radius`` above 0 an
+        `AdversarialFlowResult`. Its status is ``not_robustly_separable``, with a reason, where two
+        balls of opposite labels meet, or the flow came to rest with a robust margin not above 0.
 
     Raises
     ------
@@ -115,12 +133,19 @@ def gradient_flow(
         max_evaluations=max_evaluations,
         max_seconds=max_seconds,
     )
+    attack = Attack.of(adversarial_radius, inner, inner_steps)
     settings.require(net, data)
+    if attack.radius > 0:
+        require_attack(net, settings)
+        if gram is not None:
+            raise ValueError("gram cannot be used with adversarial_radius: perturbations change it")
     known = None if gram is None else _checked_gram(gram, data)
     start = time.perf_counter()
     with flow_progress(progress, settings.log_inverse_loss) as observer:
         if isinstance(net, DeepNet):
             followed: _Followed = follow_deep(net, data, settings, observer)
+        elif attack.radius > 0:
+            return follow_adversarial(net, data, settings, attack, observer, start)
         else:
             followed = _follow(net, data, settings, observer, known)
         outcome, reached, form = followed

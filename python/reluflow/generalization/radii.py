@@ -15,6 +15,7 @@ from reluflow._dispatch import kernels
 from reluflow._progress import counting_progress
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
+from reluflow._targets import MOST_MEANS
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import (
     FloatArray,
@@ -44,7 +45,6 @@ from reluflow.network import TwoLayerNet
 from reluflow.problem import Problem
 from reluflow.robustness import Perturbations
 from reluflow.robustness._row_space import RowSpace
-from reluflow.robustness._targets import MOST_MEANS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,9 @@ best multipliers for any network, `kkt_residuals` checks either independently, `
 that an exact KKT point is near, and `slow_law` measures how groups die on the way.
 """
 
-from reluflow.kkt.certificate import KKTCertificate, certify_kkt
+from reluflow.kkt.certificate import KKTCertificate, RobustKKTCertificate, certify_kkt
 from reluflow.kkt.deep import DeepKKTCertificate
+from reluflow.kkt.deep_point import POLISHED_DEPTHS, DeepKinks, DeepKKTPoint
 from reluflow.kkt.limit import FlowLimit, flow_limit
 from reluflow.kkt.point import Group, KKTPoint, kkt_point
 from reluflow.kkt.probe import GlobalProbe, global_probe
@@ -16,7 +17,10 @@ from reluflow.kkt.rigorous import KKTProof, prove_kkt
 from reluflow.kkt.slow_law import GroupDecay, SlowLaw, slow_law
 
 __all__ = [
+    "POLISHED_DEPTHS",
     "DeepKKTCertificate",
+    "DeepKKTPoint",
+    "DeepKinks",
     "FlowLimit",
     "GlobalProbe",
     "Group",
@@ -26,6 +30,7 @@ __all__ = [
     "KKTProof",
     "KKTResiduals",
     "Kinks",
+    "RobustKKTCertificate",
     "SlowLaw",
     "certify_kkt",
     "flow_limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -10,6 +11,7 @@ import numpy as np
 from reluflow._results import Result, Status
 from reluflow._threads import one_blas_thread
 from reluflow._validation import BoolArray, FloatArray, IntArray, as_number, require_memory
+from reluflow.adversarial import adversarial_examples
 from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.kkt.deep import DeepKKTCertificate, certify_deep
@@ -92,6 +94,32 @@ class KKTCertificate(Result):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class RobustKKTCertificate(KKTCertificate):
+    """The same for the robust problem, y_i N(x_i + delta) >= 1 for all ||delta|| <= radius.
+
+    Attributes are those of `KKTCertificate` on p adversarial examples instead of n examples, and
+
+    Attributes
+    ----------
+    adversarial_radius : float
+    example : ndarray of int, shape (p,)
+        Which example each adversarial example belongs to.
+    perturbations : ndarray, shape (p, d)
+        delta.
+    """
+
+    adversarial_radius: float
+    example: IntArray
+    perturbations: FloatArray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the network, the Clarke weights and the perturbations, JSON-ready."""
+        fields = super().to_dict()
+        del fields["perturbations"]
+        return fields
+
+
 @overload
 def certify_kkt(
     net: TwoLayerNet,
@@ -101,6 +129,8 @@ def certify_kkt(
     bias: bool = True,
     kink_tol: float = 1e-3,
     tol: float = 1e-8,
+    adversarial_radius: float = 0.0,
+    tie_tol: float = 1e-2,
 ) -> KKTCertificate: ...
 @overload
 def certify_kkt(net: DeepNet, data: Dataset, *, tol: float = 1e-8) -> DeepKKTCertificate: ...
@@ -112,6 +142,8 @@ def certify_kkt(
     bias: bool = True,
     kink_tol: float = 1e-3,
     tol: float = 1e-8,
+    adversarial_radius: float = 0.0,
+    tie_tol: float = 1e-2,
 ) -> KKTCertificate | DeepKKTCertificate:
     """How close a network is to a KKT point of  min 1/2 ||theta||^2  s.t.  y_i N(x_i) >= 1.
 
@@ -137,6 +169,13 @@ def certify_kkt(
         is reported as ``clarke_violation``, which it bounds. 0 takes pairs at rounding level only.
     tol : float
         Residual up to which the status is ``converged``.
+    adversarial_radius : float
+        Above 0: of the robust problem, y_i N(x_i + delta) >= 1 for all ||delta|| up to it, for a
+        `TwoLayerNet`. The multipliers are those of adversarial examples, and the certificate is a
+        `RobustKKTCertificate` (docs/theory.md, section 10.3).
+    tie_tol : float
+        Adversarial examples whose margin is up to this much above the smallest of their example, in
+        units of the smallest of all, may have multipliers: a flow slides where several tie.
 
     Raises
     ------
@@ -149,7 +188,10 @@ def certify_kkt(
     ----------
     Lyu & Li 2020, (eps, delta)-KKT points; docs/theory.md, "4.8 A certificate for any network".
     """
+    radius = as_number("adversarial_radius", adversarial_radius, at_least=0)
     if isinstance(net, DeepNet):
+        if radius > 0:
+            raise ValueError("adversarial_radius is for two-layer networks; a DeepNet takes 0")
         return certify_deep(net, data, tol)
     require_dim("data.X", data.dim, net)
     if not bias and net.b.any():
@@ -159,6 +201,49 @@ def certify_kkt(
     kink_tol = as_number("kink_tol", kink_tol, at_least=0)
     tol = as_number("tol", tol, at_least=0)
     require_memory("the Gram matrix", 8.0 * (4 * data.n**2 + 6 * data.n * net.width))
+    if radius > 0:
+        tie_tol = as_number("tie_tol", tie_tol, at_least=0)
+        return _certify_robust(net, data, radius, tie_tol, train_output, bias, kink_tol, tol)
+    return _certify(net, data, train_output, bias, kink_tol, tol)
+
+
+def _certify_robust(
+    net: TwoLayerNet,
+    data: Dataset,
+    radius: float,
+    tie_tol: float,
+    train_output: bool,
+    bias: bool,
+    kink_tol: float,
+    tol: float,
+) -> RobustKKTCertificate:
+    """The certificate on the adversarial examples, several of an example where they tie."""
+    smallest = float(adversarial_examples(net, data, radius).margins.min())
+    if not smallest > 0:
+        raise ValueError(
+            f"net must classify every example within adversarial_radius={radius:g}; the smallest "
+            f"robust margin is {smallest:.6g}; train further"
+        )
+    # Ties below rounding level are ties, too.
+    spread = max(tie_tol, ROUNDING) * smallest
+    attacked = adversarial_examples(net, data, radius, spread=spread)
+    found = _certify(net, attacked.dataset(data), train_output, bias, kink_tol, tol)
+    return RobustKKTCertificate(
+        **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
+        adversarial_radius=radius,
+        example=attacked.example,
+        perturbations=attacked.perturbations,
+    )
+
+
+def _certify(
+    net: TwoLayerNet,
+    data: Dataset,
+    train_output: bool,
+    bias: bool,
+    kink_tol: float,
+    tol: float,
+) -> KKTCertificate:
     scaled = scaled_to_unit_margin(net, data, train_output=train_output)
 
     with one_blas_thread():

@@ -84,16 +84,10 @@ def certify_deep(net: DeepNet, data: Dataset, tol: float) -> DeepKKTCertificate:
     """
     require_dim("data.X", data.dim, net)
     tol = as_number("tol", tol, at_least=0)
-    _require_homogeneous(net)
+    require_homogeneous(net, "KKT certificates")
     parameters = len(net.theta) - len(net.weights[0]) * max(0, data.dim - data.n - 1)
     require_memory("the gradients of all examples", 16.0 * data.n * parameters)
-    margins = net.margins(data)
-    if not margins.min() > 0:
-        wrong = int((margins <= 0).sum())
-        raise ValueError(
-            f"net must classify every example; {wrong} of {data.n} margins are not above 0, the "
-            f"smallest is {margins.min():.6g} at example {int(margins.argmin())}; train further"
-        )
+    margins = require_classified(net, data)
     scaled = net.scaled(float(margins.min()) ** (-1 / net.degree))
     inside, X = scaled, data.X
     if data.n + 1 < data.dim:
@@ -125,16 +119,27 @@ def certify_deep(net: DeepNet, data: Dataset, tol: float) -> DeepKKTCertificate:
     )
 
 
-def _require_homogeneous(net: DeepNet) -> None:
-    if net.outputs > 1:
+def require_classified(net: DeepNet, data: Dataset) -> FloatArray:
+    """The margins, all of them positive."""
+    margins = net.margins(data)
+    if not margins.min() > 0:
+        wrong = int((margins <= 0).sum())
         raise ValueError(
-            f"net has {net.outputs} outputs; KKT certificates are for networks with one"
+            f"net must classify every example; {wrong} of {data.n} margins are not above 0, the "
+            f"smallest is {margins.min():.6g} at example {int(margins.argmin())}; train further"
         )
+    return margins
+
+
+def require_homogeneous(net: DeepNet, what: str) -> None:
+    """Refuses networks without a max-margin problem of which there could be ``what``."""
+    if net.outputs > 1:
+        raise ValueError(f"net has {net.outputs} outputs; {what} are for networks with one")
     late = [layer for layer, bias in enumerate(net.biases) if layer > 0 and bias is not None]
     if late or net.skip is not None:
-        what = f"biases in layers {late}" if late else "a skip connection"
+        extra = f"biases in layers {late}" if late else "a skip connection"
         raise ValueError(
-            f"net has {what}, so that scaling its parameters does not scale its outputs: the "
+            f"net has {extra}, so that scaling its parameters does not scale its outputs: the "
             "max-margin problem is for homogeneous networks"
         )
 

@@ -185,7 +185,14 @@ def flow_limit(
     ------
     ValueError
         As for `gradient_flow`, and for losses whose flow has no limit direction.
+    TypeError
+        If ``net`` is a `DeepNet`.
     """
+    if not isinstance(net, TwoLayerNet):
+        raise TypeError(
+            f"net must be a TwoLayerNet; got {type(net).__name__}: follow a DeepNet with "
+            "gradient_flow and hand the result to kkt_point"
+        )
     require_margin_maximising(flow_settings.get("loss", "exponential"))
     if pays_off(net, data):
         reduction = Reduction.of(net, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from reluflow._results import Result, Status
 from reluflow._threads import one_blas_thread
 from reluflow._validation import FloatArray, IntArray, as_number, as_positive_int, require_memory
 from reluflow.data import Dataset
-from reluflow.flow import FlowResult
+from reluflow.deep_network import DeepNet
+from reluflow.flow import DeepFlowResult, FlowResult
+from reluflow.kkt.deep_point import DeepKKTPoint, deep_kkt_point
 from reluflow.kkt.groups import NeuronGroups
 from reluflow.kkt.probe import GlobalProbe, global_probe
 from reluflow.kkt.program import gram_matrix
@@ -19,6 +21,9 @@ from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
 from reluflow.kkt.shortest import shortest
 from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet, require_dim
+
+# Residuals up to which points count as converged.
+_TOL, _DEEP_TOL = 1e-12, 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +164,31 @@ class KKTPoint(Result):
         return "\n".join(lines)
 
 
+@overload
+def kkt_point(  # type: ignore[overload-overlap]
+    flow_or_net: DeepFlowResult | DeepNet, data: Dataset, *, tol: float | None = None
+) -> DeepKKTPoint: ...
+@overload
 def kkt_point(
     flow_or_net: FlowResult | TwoLayerNet,
     data: Dataset,
     *,
     train_output: bool = True,
     bias: bool = True,
-    tol: float = 1e-12,
+    tol: float | None = None,
     correct_pattern: bool = False,
     probe_starts: int = 0,
-) -> KKTPoint:
+) -> KKTPoint: ...
+def kkt_point(
+    flow_or_net: FlowResult | TwoLayerNet | DeepNet,
+    data: Dataset,
+    *,
+    train_output: bool = True,
+    bias: bool = True,
+    tol: float | None = None,
+    correct_pattern: bool = False,
+    probe_starts: int = 0,
+) -> KKTPoint | DeepKKTPoint:
     """The KKT point with the activation pattern of a network, such as the end of a flow.
 
     Neurons of one sign of v that are active on the same helpful examples (y_i v_j > 0) are
@@ -177,14 +197,20 @@ def kkt_point(
     by linear solves or from an interior-point method, and spread over the neurons in the ratio of
     their v_j^2. No margin needs to be positive yet: patterns settle early.
 
+    Of a `DeepNet` of depth 2 to 4 with one output, (leaky) ReLU and no biases above the first layer
+    nearly parallel units are merged, and a KKT point near the merged network is found by sequential
+    quadratic programming over the smooth pieces of the margins; a `DeepKKTPoint` is returned. The
+    network must classify every example. docs/theory.md, section 9.
+
     Parameters
     ----------
-    flow_or_net : FlowResult or TwoLayerNet
+    flow_or_net : FlowResult, TwoLayerNet, DeepFlowResult or DeepNet
     data : Dataset
     train_output, bias : bool
-        Whether v and b belong to the parameters.
-    tol : float
-        Residual up to which the status is ``converged``.
+        Whether v and b belong to the parameters. Of two layers, as are the options below.
+    tol : float or None
+        Residual up to which the status is ``converged``; None means 1e-12, and 1e-8 for a
+        `DeepNet`.
     correct_pattern : bool
         Whether a solution that is active on other helpful examples than its neurons were gives
         them its own pattern, again and again until the two agree.
@@ -193,16 +219,18 @@ def kkt_point(
 
     Returns
     -------
-    KKTPoint
+    KKTPoint or DeepKKTPoint
         With status ``inconsistent_pattern`` where the solution is active on other helpful examples
         than its neurons were: then it is no KKT point, and the flow must go on. With status
         ``stuck_points`` or ``dead_class`` where no multipliers exist, because no neuron reaches
-        the examples in ``stuck_points``.
+        the examples in ``stuck_points``. Of a deep network ``not_solved`` where the iteration did
+        not end at a KKT point.
 
     Raises
     ------
     ValueError
-        If shapes disagree, or the flow came to rest with an example on the wrong side.
+        If shapes disagree, the flow came to rest with an example on the wrong side, or a deep
+        network is of another kind or does not classify every example.
     MemoryError
         If the Gram matrix would not fit.
 
@@ -211,6 +239,15 @@ def kkt_point(
     Lyu & Li 2020, Theorem 4.4, for why gradient flow tends to a KKT point; docs/theory.md,
     sections 4.3 to 4.7, for groups, the program and the iteration.
     """
+    if isinstance(flow_or_net, DeepFlowResult | DeepNet):
+        asked = {
+            "train_output=False": not train_output,
+            "bias=False": not bias,
+            "correct_pattern": correct_pattern,
+            "probe_starts": bool(probe_starts),
+        }
+        _require_of_two_layers(asked)
+        return deep_kkt_point(flow_or_net, data, _DEEP_TOL if tol is None else tol)
     net = flow_or_net.net if isinstance(flow_or_net, FlowResult) else flow_or_net
     if isinstance(flow_or_net, FlowResult) and flow_or_net.status == Status.NOT_SEPARABLE:
         raise ValueError(
@@ -222,7 +259,7 @@ def kkt_point(
         raise ValueError(
             f"bias=False needs a network with zero biases; {np.count_nonzero(net.b)} are not zero"
         )
-    tol = as_number("tol", tol, at_least=0)
+    tol = as_number("tol", _TOL if tol is None else tol, at_least=0)
     require_memory("the Gram matrix", 8.0 * 3 * data.n**2)
     with one_blas_thread():
         groups = NeuronGroups.of(net, data)
@@ -235,6 +272,12 @@ def kkt_point(
             )
         setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
         return assembled(net, data, solved, stuck, setting)
+
+
+def _require_of_two_layers(asked: dict[str, bool]) -> None:
+    for name, wanted in asked.items():
+        if wanted:
+            raise ValueError(f"{name} is for two-layer networks; leave it out for a DeepNet")
 
 
 class Setting(NamedTuple):

@@ -3,6 +3,13 @@
 They are the oracle that the compiled kernels are tested against, and ``backend="numpy"``.
 """
 
+from reluflow.reference.adversarial import (
+    AdversarialFlowOutcome,
+    AdversarialPoints,
+    adversarial_gradient,
+    adversarial_gradient_flow,
+    adversarial_points,
+)
 from reluflow.reference.deep import (
     Activation,
     Architecture,
@@ -43,6 +50,8 @@ from reluflow.reference.stepping import FlowMethod
 __all__ = [
     "SAMPLE_BLOCK",
     "Activation",
+    "AdversarialFlowOutcome",
+    "AdversarialPoints",
     "Architecture",
     "DeepFlowOutcome",
     "ErrorCounts",
@@ -57,6 +66,9 @@ __all__ = [
     "ProofSteps",
     "StopReason",
     "SubsetProjections",
+    "adversarial_gradient",
+    "adversarial_gradient_flow",
+    "adversarial_points",
     "count_errors",
     "deep_forward",
     "deep_gradient",

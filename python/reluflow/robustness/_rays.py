@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 
@@ -14,14 +13,6 @@ from reluflow.deep_network import DeepNet
 from reluflow.network import TwoLayerNet
 from reluflow.robustness._deep_rays import first_crossings, piecewise_linear, restricted
 from reluflow.robustness._row_space import RowSpace
-
-
-class Rays(Protocol):
-    """What knows when examples flip along a direction."""
-
-    def crossings(self, unit: FloatArray) -> FloatArray:
-        """Norms at which x_i + sign_i norm unit first flips, shape (n,); infinite where never."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +57,7 @@ class TwoLayerRays:
         return cls(net, data, sign, strict, space, preactivations, kernel, threads)
 
     def crossings(self, unit: FloatArray) -> FloatArray:
-        """As `Rays.crossings`."""
+        """Norms at which x_i + sign_i norm unit first flips, shape (n,); infinite where never."""
         norms: FloatArray = self.kernel.ray_crossings(
             self.preactivations,
             self.space.weights @ unit,
@@ -96,7 +87,7 @@ class DeepRays:
     sign: FloatArray
 
     def crossings(self, unit: FloatArray) -> FloatArray:
-        """As `Rays.crossings`."""
+        """Norms at which x_i + sign_i norm unit first flips, shape (n,); infinite where never."""
         X = self.data.X
         # Along a polynomial network's rays a grid is searched, which needs an end.
         reach = 4 * float(np.linalg.norm(X, axis=1).max())

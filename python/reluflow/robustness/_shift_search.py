@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from reluflow._results import Status
+from reluflow._targets import cluster_means
 from reluflow._validation import FloatArray
 from reluflow.data import ClusterModel, Dataset
 from reluflow.robustness._common_shift import ShiftProblem, shortest_common_shift
 from reluflow.robustness._rays import TwoLayerRays
 from reluflow.robustness._row_space import RowSpace
-from reluflow.robustness._targets import cluster_means
 from reluflow.robustness.minimal import min_perturbation
 
 # Principal axes of the single perturbations along which the search starts, both ways.

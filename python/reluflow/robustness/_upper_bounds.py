@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from reluflow._provenance import provenance
+from reluflow._targets import targets_for
 from reluflow._validation import FloatArray
 from reluflow.data import ClusterModel, Dataset
 from reluflow.deep_network import DeepNet
@@ -17,7 +18,6 @@ from reluflow.robustness._deep_search import DeepBounds
 from reluflow.robustness._definition import is_flipped, is_strict
 from reluflow.robustness._other_norms import search_in_norm
 from reluflow.robustness._row_space import RowSpace
-from reluflow.robustness._targets import targets_for
 from reluflow.robustness.perturbations import OVERSHOOT, Perturbations, status_of
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from reluflow._dispatch import kernels
+from reluflow._targets import targets_for
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import (
     as_array,
@@ -26,7 +27,6 @@ from reluflow.robustness._deep_search import search_deep
 from reluflow.robustness._definition import is_strict
 from reluflow.robustness._euclidean import Examples, Settings, merged_first, solve
 from reluflow.robustness._least_distance import METRICS
-from reluflow.robustness._targets import targets_for
 from reluflow.robustness._upper_bounds import InNorm, of_deep_network
 from reluflow.robustness.perturbations import Perturbations
 

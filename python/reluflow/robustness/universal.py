@@ -13,16 +13,17 @@ from numpy.typing import ArrayLike
 from reluflow._dispatch import kernels
 from reluflow._provenance import provenance
 from reluflow._results import Result, Status
+from reluflow._targets import cluster_means
 from reluflow._threads import resolve_num_threads
 from reluflow._validation import FloatArray, as_array, as_number, as_positive_int
 from reluflow.data import ClusterModel, Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.network import HasDim, TwoLayerNet, require_dim
 from reluflow.robustness._common_shift import AT_THE_FLOOR
+from reluflow.robustness._deep_shift import DeepShiftSearch
 from reluflow.robustness._definition import DEFINITIONS, is_flipped, is_strict
-from reluflow.robustness._rays import DeepRays, Rays, TwoLayerRays
+from reluflow.robustness._rays import DeepRays, TwoLayerRays
 from reluflow.robustness._shift_search import ShiftSearch
-from reluflow.robustness._targets import cluster_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,7 +191,8 @@ def universal_perturbation(
     ``direction="optimised"`` the direction too is sought, by local search over which examples are
     flipped and which neurons are active there, with convex problems solved by cutting planes: its
     norm is an upper bound on the smallest, and `Universal.floor` a lower one (docs/theory.md,
-    section 7.9).
+    section 7.9). For deep networks the margins of the flipped examples are linearised where they
+    cross zero, again and again, and the floor is by a Lipschitz constant (section 9).
 
     Parameters
     ----------
@@ -246,9 +248,9 @@ def universal_perturbation(
     if isinstance(net, DeepNet) and net.is_two_layer:
         net = net.to_two_layer()
     sign = -data.y if signed else np.ones(data.n)
-    rays: Rays
+    rays: TwoLayerRays | DeepRays
     if isinstance(net, DeepNet):
-        _require_nothing_of_two_layers(strict, optimised)
+        _require_nothing_of_two_layers(strict)
         rays = DeepRays(net, data, sign)
     else:
         rays = TwoLayerRays.of(net, data, sign, strict, kernel, threads)
@@ -258,9 +260,13 @@ def universal_perturbation(
     status = Status.CONVERGED if math.isfinite(norm) else Status.NOT_REACHED
     floor, tried = math.nan, math.nan
     flipped = float((np.isfinite(norms) & (norms <= norm)).mean())
-    if optimised and isinstance(rays, TwoLayerRays):
-        needed = _examples_needed(data.n, flip)
-        search = ShiftSearch(rays, clusters_or_data, needed, definition, _deadline(max_seconds))
+    if optimised:
+        needed, deadline = _examples_needed(data.n, flip), _deadline(max_seconds)
+        search: ShiftSearch | DeepShiftSearch
+        if isinstance(rays, TwoLayerRays):
+            search = ShiftSearch(rays, clusters_or_data, needed, definition, deadline)
+        else:
+            search = DeepShiftSearch(rays, clusters_or_data, needed, deadline)
         found = search.run(unit, norm)
         status, floor = found.status, found.floor
         if found.z is not None:
@@ -296,14 +302,11 @@ def universal_perturbation(
     )
 
 
-def _require_nothing_of_two_layers(strict: bool, optimised: bool) -> None:
-    asked = {"definition='strict'": strict, "direction='optimised'": optimised}
-    for name, wanted in asked.items():
-        if wanted:
-            raise ValueError(
-                f"{name} is for two-layer networks; deep ones are shifted along a direction, with "
-                "'nonstrict'"
-            )
+def _require_nothing_of_two_layers(strict: bool) -> None:
+    if strict:
+        raise ValueError(
+            "definition='strict' is for two-layer networks; deep ones are shifted with 'nonstrict'"
+        )
 
 
 def _flipped_share(
