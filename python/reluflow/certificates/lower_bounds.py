@@ -304,4 +304,4 @@ def _depth(k: FloatArray, slope: FloatArray, length: FloatArray) -> FloatArray:
     inside = slope <= 2 * k * length * (1 + 1e-12)
     reach = np.where(inside, 0.0, length)
     outside = up(reach * up(slope - down(k * reach)))
-    return np.where(inside, up(up(slope * slope) / down(4 * k)), outside)
+    return np.asarray(np.where(inside, up(up(slope * slope) / down(4 * k)), outside))

@@ -145,7 +145,8 @@ class ShorAscent:
         barrier = 2 * np.log(np.diag(factor)).sum() + np.log(k).sum() + np.log(free).sum()
         barrier += np.log(eta * problem.v[self.free] - free).sum()
         u = -np.linalg.solve(factor.T, solved) / 2
-        return _Evaluation(float(value - solved @ solved / 4), float(barrier), u, factor)
+        value -= solved @ solved / 4
+        return _Evaluation(float(value), float(barrier), u, np.asarray(factor, dtype=np.float64))
 
     def _slope(self, now: _Evaluation, weight: float) -> tuple[FloatArray, FloatArray]:
         """Gradient and Hessian of value + weight * barrier: the value is a minimum over u."""
