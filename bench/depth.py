@@ -21,7 +21,7 @@ import statistics
 import time
 
 from bench.environment import run_inside
-from bench.gradient_step import limit_threads
+from bench.topic import limit_threads
 
 DIM, NOISE, PER_CLUSTER, WIDTH = 2000, 1.0, 8, 50
 DEPTHS = (2, 3, 4)

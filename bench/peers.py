@@ -50,7 +50,7 @@ SHOWN += ["adversarial-robustness-toolbox", "pyscipopt"]
 # Module of every topic, with its command line.
 TOPICS: dict[str, list[str]] = {
     "gradient-step": ["bench.gradient_step", "--threads", "1"],
-    "gradient-step-2-threads": ["bench.gradient_step", "--threads", "2"],
+    "gradient-step-2-threads": ["bench.gradient_step", "--threads", "2", "--repeats", "5"],
     "growth": ["bench.step_growth"],
     "whole-flow": ["bench.whole_flow", "--against", "solvers", "--budget", "25"],
     "descent": ["bench.whole_flow", "--against", "descent"],

@@ -84,6 +84,8 @@ DEGENERACIES = (
     "all supporting",
     "twins that cancel",
 )
+# Of whole networks; the kernels are given neurons with weights only.
+NETWORK_DEGENERACIES = (*DEGENERACIES, "zero weights")
 
 
 def random_problem(rng, degeneracy, most=9):
@@ -105,4 +107,7 @@ def random_problem(rng, degeneracy, most=9):
         rows[1], a[1] = rows[0], a[0]
         rows[2], a[2] = -rows[0], -a[0]
         v[0], v[1] = abs(v[0]), -abs(v[1])
+    elif degeneracy == "zero weights":
+        # A constant, and a neuron that is not there.
+        rows[0], v[-1] = 0.0, 0.0
     return rows, a, v if v @ np.maximum(a, 0) >= 0 else -v

@@ -261,6 +261,7 @@ def test_too_few_neurons_end_with_a_status():
         ({"adversarial_radius": 1, "inner_steps": 0}, "inner_steps must be at least 1; got 0"),
         ({"adversarial_radius": 1, "form": "gram"}, "form='gram' cannot be chosen with"),
         ({"adversarial_radius": 1, "method": "rkc2"}, "method='rkc2' cannot be combined with"),
+        ({"adversarial_radius": 1, "gram": np.eye(16)}, "gram cannot be used with adversarial"),
     ],
     ids=str,
 )

@@ -53,6 +53,7 @@ def without(certificates, dropped):
         first=np.cumsum([0, *map(len, parts)]),
         multiplier_neuron=steps.multiplier_neuron[entries],
         multiplier=steps.multiplier[entries],
+        slope=steps.slope[entries],
     )
 
 
@@ -113,7 +114,7 @@ class TestVerification:
         np.testing.assert_allclose(stated, (1 - found.rtol) * found.radius, rtol=1e-15)
 
     @pytest.mark.parametrize("strict", [False, True])
-    @pytest.mark.parametrize("degeneracy", oracle.DEGENERACIES)
+    @pytest.mark.parametrize("degeneracy", oracle.NETWORK_DEGENERACIES)
     def test_degenerate_networks(self, strict, degeneracy):
         rng = np.random.default_rng(len(degeneracy))
         definition = "strict" if strict else "nonstrict"

@@ -160,6 +160,20 @@ class TestMinPerturbation:
             assert result.radius[0] == pytest.approx(expected, rel=1e-9)
             assert result.flips == 1
 
+    @pytest.mark.parametrize("degeneracy", oracle.NETWORK_DEGENERACIES)
+    def test_agrees_with_brute_force_on_degenerate_networks(self, degeneracy):
+        # 2,000 networks in all.
+        rng = np.random.default_rng(40 + len(degeneracy))
+        for _ in range(250):
+            rows, a, v = oracle.random_problem(rng, degeneracy)
+            net = rf.TwoLayerNet(rows, a, v)
+            result = rf.min_perturbation(net, np.zeros((1, net.dim)), [1])
+            expected = oracle.smallest_perturbation(rows, a, v)
+            # Far away, kinks meet at angles that leave the oracle fewer digits.
+            rtol = 1e-9 * max(1.0, expected / 100) if np.isfinite(expected) else 0
+            assert result.radius[0] == pytest.approx(expected, rel=rtol)
+            assert result.proved[0]
+
     @pytest.mark.parametrize("source", ["model", "clusters", "classes", "points", "one label"])
     def test_every_source_of_starts_finds_the_optimum(self, clusters, source):
         net = one_neuron_a_mean(clusters, 0.1)
@@ -204,6 +218,40 @@ class TestMinPerturbation:
         constant = rf.TwoLayerNet(np.zeros((2, 3)), [1.0, -1.0], [2.0, 1.0])
         assert rf.min_perturbation(constant, np.ones((1, 3))).radius[0] == np.inf
         assert rf.min_perturbation(constant, np.ones((1, 3)), [-1]).radius[0] == 0
+
+    def test_an_output_of_zero_at_the_start(self):
+        # relu(x) - relu(y) is 0 at (1, 1), where "N <= 0" holds and "N < 0" is arbitrarily near;
+        # relu(x) - relu(x - 1) is 0 for x <= 0 and never below.
+        net = rf.TwoLayerNet(np.eye(2), np.zeros(2), [1.0, -1.0])
+        for label in (1, -1):
+            found = rf.min_perturbation(net, [[1.0, 1.0]], [label])
+            assert (found.radius[0], found.method) == (0, ("misclassified",))
+            strict = rf.min_perturbation(net, [[1.0, 1.0]], [label], definition="strict")
+            assert strict.radius[0] == pytest.approx(0, abs=1e-12)
+        step = rf.TwoLayerNet([[1.0], [1.0]], [0.0, -1.0], [1.0, -1.0])
+        assert rf.min_perturbation(step, [[-2.0]], [1]).radius[0] == 0
+        never = rf.min_perturbation(step, [[-2.0]], [1], definition="strict")
+        assert never.radius[0] == np.inf
+
+    @pytest.mark.parametrize("name", ["W", "b", "v"])
+    def test_weights_that_are_not_finite(self, name):
+        arrays = {"W": np.eye(2), "b": np.zeros(2), "v": np.ones(2)}
+        arrays[name] = np.full_like(arrays[name], np.nan)
+        with pytest.raises(ValueError, match=f"{name} must be finite") as error:
+            rf.min_perturbation(rf.TwoLayerNet(**arrays), [[1.0, 1.0]])
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("sign", [-1, 1])
+    def test_output_weights_of_one_sign(self, sign):
+        # With v > 0 throughout, N >= 0: flipped, where at all, only as N = 0, on {W x <= -b}.
+        net = rf.TwoLayerNet(np.eye(2), [-1.0, -2.0], [sign * 1.0, sign * 3.0])
+        # The point (2, 2) dies at (1, 2); from (4, 3) it is sqrt(9 + 1) to the corner (1, 2).
+        found = rf.min_perturbation(net, [[2.0, 2.0], [4.0, 3.0]], [sign, sign])
+        np.testing.assert_allclose(found.radius, [1.0, np.sqrt(10)], rtol=1e-12)
+        strict = rf.min_perturbation(net, [[4.0, 3.0]], [sign], definition="strict")
+        assert strict.radius[0] == np.inf
+        assert strict.proved[0]
+        assert strict.method == ("never flips",)
 
     def test_budgets_leave_valid_bounds(self):
         net, clusters, data = trained(init_scale=3.0)

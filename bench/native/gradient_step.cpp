@@ -60,8 +60,9 @@ void gram_step(benchmark::State& state) {
   double seconds = 0.0;
   Team::run(threads, [&](Team& team) {
     Control control;
-    GramObjective objective(examples.x(), examples.y(), examples.network, Loss::exponential, {},
-                            team, &control);
+    const MatrixView unknown(nullptr, 0, 0);
+    GramObjective objective(examples.x(), examples.y(), unknown, examples.network,
+                            Loss::exponential, {}, team, &control);
     Vector theta = objective.start();
     seconds = follow(state, objective, theta, threads);
   });

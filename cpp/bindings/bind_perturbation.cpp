@@ -98,7 +98,8 @@ void bind_perturbation(py::module_& module) {
       .def_property_readonly("multiplier_neuron",
                              [](const ProofSteps& s) { return to_array(s.multiplier_neuron); })
       .def_property_readonly("multiplier",
-                             [](const ProofSteps& s) { return to_array(s.multiplier); });
+                             [](const ProofSteps& s) { return to_array(s.multiplier); })
+      .def_property_readonly("slope", [](const ProofSteps& s) { return to_array(s.slope); });
 
   using Outcome = PerturbationOutcome;
   py::class_<Outcome>(module, "PerturbationOutcome", py::module_local())

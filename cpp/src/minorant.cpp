@@ -3,8 +3,10 @@
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
+#include "reluflow/parabola.hpp"
 #include "reluflow/rounding.hpp"
 
 namespace reluflow {
@@ -15,11 +17,12 @@ namespace {
 constexpr double kConvexityMargin = 1e-9;
 // k_j ||row_j||^2 has to stay below 1 for convexity.
 constexpr double kLargestCurvature = 1.0 - 1e-6;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
 ShorMultipliers closed_form_multipliers(const PointProblem& problem, const Intervals& intervals,
-                                        const Projection& projection) {
+                                        Majorants majorants, const Projection& projection) {
   const auto& output = problem.side.output;
   ShorMultipliers result{2.0 * projection.scale, Vector::Zero(output.size()),
                          Vector::Zero(output.size())};
@@ -38,22 +41,25 @@ ShorMultipliers closed_form_multipliers(const PointProblem& problem, const Inter
     const double weight = -result.eta * output[j], norm = problem.neurons.norms[j];
     const double z =
         problem.preactivations[j] - projection.scale * problem.neurons.rows.row(j).dot(normal);
-    const double distance = std::max(std::abs(z), weight * norm * norm / (4.0 * kLargestCurvature));
-    result.curvature[j] = weight / (4.0 * distance);
+    const double low = majorants == Majorants::intervals ? intervals.low[j] : -kInfinity;
+    const double high = majorants == Majorants::intervals ? intervals.high[j] : kInfinity;
+    result.curvature[j] =
+        std::min(touching_curvature(weight, z, low, high), kLargestCurvature / (norm * norm));
   }
   return result;
 }
 
-Minorant::Minorant(const PointProblem& problem, const Intervals& intervals,
+Minorant::Minorant(const PointProblem& problem, const Intervals& intervals, Majorants majorants,
                    ShorMultipliers multipliers, const Vector& centre, double slack)
     : problem_(problem), multipliers_(std::move(multipliers)), centre_(centre), slack_(slack) {
-  expand(intervals);
+  expand(intervals, majorants);
   factorise();
 }
 
-void Minorant::expand(const Intervals& intervals) {
+void Minorant::expand(const Intervals& intervals, Majorants majorants) {
   const auto& [neurons, side, a, constant] = problem_;
   const double eta = multipliers_.eta, norm = centre_.norm();
+  slopes_ = Vector::Zero(a.size());
   z_ = a;
   z_.noalias() += neurons.rows * centre_;
   z_rounding_ = gamma(neurons.rows.cols() + 4) * (a.cwiseAbs() + norm * neurons.norms);
@@ -71,11 +77,17 @@ void Minorant::expand(const Intervals& intervals) {
       continue;
     }
     const double k = multipliers_.curvature[j];
-    const double square = k * z_[j] * z_[j], linear = w * z_[j] / 2, fixed = w * w / (16 * k);
-    weights[j] = -(2 * k * z_[j] + w / 2);
+    const double low = majorants == Majorants::intervals ? intervals.low[j] : -kInfinity;
+    const double high = majorants == Majorants::intervals ? intervals.high[j] : kInfinity;
+    const double slope = slopes_[j] = parabola_above(k, w, low, high).linear;
+    double fixed_magnitude = 0.0;
+    const double fixed = least_fixed(k, w, slope, low, high, fixed_magnitude);
+    const double square = k * z_[j] * z_[j], linear = slope * z_[j];
+    weights[j] = -(2 * k * z_[j] + slope);
     value_ -= square + linear + fixed;
-    magnitude += square + std::abs(linear) + fixed;
+    magnitude += square + std::abs(linear) + fixed_magnitude;
     curved_.push_back(j);
+    gaps_.push_back(square + linear + fixed - w * std::max(z_[j], 0.0));
   }
   value_rounding_ = gamma(neurons.size() + neurons.rows.cols() + 16) * magnitude +
                     2.0 * weights.cwiseAbs().dot(z_rounding_);
@@ -167,17 +179,9 @@ void Minorant::cut(double radius, Intervals& intervals) const {
 }
 
 Index Minorant::widest_gap() const {
-  Index widest = -1;
-  double largest = -1.0;
-  for (const Index j : curved_) {
-    const double k = multipliers_.curvature[j], w = -multipliers_.eta * problem_.side.output[j];
-    const double gap = k * std::pow(std::abs(z_[j]) - w / (4.0 * k), 2);
-    if (gap > largest) {
-      largest = gap;
-      widest = j;
-    }
-  }
-  return widest;
+  if (gaps_.empty()) return -1;
+  return curved_[static_cast<std::size_t>(
+      std::distance(gaps_.begin(), std::max_element(gaps_.begin(), gaps_.end())))];
 }
 
 }  // namespace reluflow

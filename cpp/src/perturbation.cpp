@@ -1,7 +1,10 @@
 #include "reluflow/perturbation.hpp"
 
 #include <atomic>
+#include <functional>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "point_solver.hpp"
 #include "reluflow/parallel.hpp"
@@ -10,6 +13,8 @@ namespace reluflow {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Points whose trees are kept at a time, for threads to share the nodes of those that need many.
+constexpr Index kPointsAtOnce = 256;
 
 /// Asked by all threads, answered by the one that may ask `control`.
 class StopFlag {
@@ -41,6 +46,15 @@ struct Shared {
   SignedOutput positive, negative;
 };
 
+/// One point, and what works on it.
+struct Task {
+  Task(PointProblem point, const PerturbationOptions& options, double slack, PointState& state)
+      : problem(std::move(point)), solver(problem, options, slack, state) {}
+
+  PointProblem problem;
+  PointSolver solver;
+};
+
 Matrix targets_of(const PointSet& points, Index i) {
   const auto order = points.target_order.row(i);
   const Index count = (order.array() >= 0).count();
@@ -54,7 +68,7 @@ Matrix targets_of(const PointSet& points, Index i) {
 
 ProofSteps flatten(const std::vector<PointState>& states) {
   ProofSteps flat;
-  std::vector<double> radius, eta, multiplier;
+  std::vector<double> radius, eta, multiplier, slope;
   flat.first.push_back(0);
   for (std::size_t i = 0; i < states.size(); ++i) {
     for (const ProofStep& step : states[i].trail.steps()) {
@@ -69,6 +83,7 @@ ProofSteps flatten(const std::vector<PointState>& states) {
         if (step.multipliers[j] == 0.0) continue;
         flat.multiplier_neuron.push_back(j);
         multiplier.push_back(step.multipliers[j]);
+        slope.push_back(step.slopes.size() > 0 ? step.slopes[j] : 0.0);
       }
       flat.first.push_back(static_cast<Index>(multiplier.size()));
     }
@@ -79,6 +94,7 @@ ProofSteps flatten(const std::vector<PointState>& states) {
   flat.radius = vector(radius);
   flat.eta = vector(eta);
   flat.multiplier = vector(multiplier);
+  flat.slope = vector(slope);
   return flat;
 }
 
@@ -116,15 +132,27 @@ PerturbationOutcome min_perturbations(const MatrixView& rows, const VectorView& 
     PointSolver(problem, options, points.slack[i], states[static_cast<std::size_t>(i)])
         .bracket(lipschitz);
   });
-  StopFlag stop(control);
-  parallel_for(n, options.num_threads, &control, [&](Index i) {
-    PointState& state = states[static_cast<std::size_t>(i)];
-    if (state.proof != Proof::none) return;
-    const PointProblem problem = problem_of(i);
-    PointSolver solver(problem, options, points.slack[i], state);
-    solver.search(targets_of(points, i));
-    solver.prove([&stop] { return stop(); });
-  });
+  StopFlag flag(control);
+  const std::function<bool()> stop = [&flag] { return flag(); };
+  for (Index block = 0; block < block_count(n, kPointsAtOnce) && !stop(); ++block) {
+    const Block points_here = block_at(block, n, kPointsAtOnce);
+    std::vector<std::unique_ptr<Task>> unfinished(static_cast<std::size_t>(points_here.size));
+    parallel_for(points_here.size, options.num_threads, &control, [&](Index place) {
+      const Index i = points_here.begin + place;
+      PointState& state = states[static_cast<std::size_t>(i)];
+      if (state.proof != Proof::none) return;
+      auto task = std::make_unique<Task>(problem_of(i), options, points.slack[i], state);
+      task->solver.search(targets_of(points, i));
+      task->solver.prove(stop);
+      if (task->solver.unfinished()) {
+        unfinished[static_cast<std::size_t>(place)] = std::move(task);
+      }
+    });
+    for (std::unique_ptr<Task>& task : unfinished) {
+      if (task && !stop()) task->solver.branch_on(options.num_threads, stop);
+      task.reset();
+    }
+  }
   PerturbationOutcome outcome = collect(states, width);
   outcome.stopped = control.reason();
   return outcome;

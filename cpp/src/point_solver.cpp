@@ -11,6 +11,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kRootRounds = 12;
+// Nodes that one thread looks at before threads share them: enough for most points, and few enough
+// to leave no thread waiting for long.
+constexpr Index kNodesAlone = 16;
 // Relative gap at which there is nothing left to search for.
 constexpr double kClosed = 1e-8;
 // Relative error up to which `rows` stand for the weights.
@@ -65,7 +68,7 @@ void PointSolver::search(const Matrix& targets) {
   search_along_gradients(searched_, search_);
   adopt();
   certify();
-  if (state_.lower_bound < (1.0 - kClosed) * state_.radius) {
+  if (!std::isfinite(state_.radius) || state_.lower_bound < (1.0 - kClosed) * state_.radius) {
     search_widely(searched_, targets, search_);
     if (!search_.found()) enumerate();
     adopt();
@@ -81,10 +84,33 @@ void PointSolver::prove(const std::function<bool()>& stop) {
   raise(tighten(problem_, state_.radius, enough(), slack(), kRootRounds, intervals, trail)
             .lower_bound);
   if (settle(Proof::relaxation) || best_.coefficients.size() == 0) return;
-  raise(
-      dual_bound(problem_, best_, state_.radius, enough(), slack(), intervals, trail).lower_bound);
-  if (settle(Proof::dual)) return;
-  branch_out(std::move(intervals), stop);
+  DualBound dual =
+      dual_bound(problem_, best_, nullptr, state_.radius, enough(), slack(), intervals, trail);
+  raise(dual.lower_bound);
+  if (settle(Proof::dual) || options_.max_nodes == 0) return;
+  plant({state_.radius, std::move(intervals), best_.preactivations, std::move(dual.multipliers)});
+  branch(kNodesAlone, 1, stop);
+}
+
+void PointSolver::branch_on(int num_threads, const std::function<bool()>& stop) {
+  branch(options_.max_nodes, num_threads, stop);
+}
+
+void PointSolver::plant(BranchingRoot root) {
+  const BranchingOptions options{options_.rtol, slack(), strict()};
+  const Incumbent incumbent = [this](const Subset& subset) {
+    search_.from_subset(subset);
+    adopt();
+    return state_.radius;
+  };
+  tree_ =
+      std::make_unique<BranchAndBound>(problem_, std::move(root), options, incumbent, state_.trail);
+}
+
+void PointSolver::branch(Index most, int num_threads, const std::function<bool()>& stop) {
+  tree_->run(std::min(most, options_.max_nodes), num_threads, stop);
+  state_.nodes = tree_->nodes();
+  raise(tree_->lower_bound());
   settle(Proof::branching);
 }
 
@@ -149,19 +175,6 @@ void PointSolver::certify() {
   if (settled) return;
   raise(bound);
   settle(Proof::certificate);
-}
-
-void PointSolver::branch_out(Intervals intervals, const std::function<bool()>& stop) {
-  const BranchingOptions options{options_.rtol, slack(), options_.max_nodes, strict(), stop};
-  const Incumbent incumbent = [this](const Subset& subset) {
-    search_.from_subset(subset);
-    adopt();
-    return state_.radius;
-  };
-  const BranchingResult result = branch(problem_, std::move(intervals), best_.preactivations,
-                                        state_.radius, options, incumbent, state_.trail);
-  state_.nodes = result.nodes;
-  raise(result.lower_bound);
 }
 
 /// Looks at every piece when no start led anywhere.

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "reluflow/local_search.hpp"
@@ -33,8 +34,16 @@ class PointSolver {
   /// Searches from the cheap starts, and from all others where those leave a gap.
   void search(const Matrix& targets);
 
-  /// Raises the lower bound, in order of cost, until it proves the radius.
+  /// Raises the lower bound, in order of cost, until it proves the radius or has taken the first
+  /// few nodes of branch and bound.
   void prove(const std::function<bool()>& stop);
+
+  /// Whether there are nodes left, and time to look at them.
+  bool unfinished() const {
+    return tree_ && !tree_->finished() && tree_->nodes() < options_.max_nodes;
+  }
+  /// Looks at them.
+  void branch_on(int num_threads, const std::function<bool()>& stop);
 
  private:
   bool strict() const { return options_.flip == Flip::strict; }
@@ -45,7 +54,8 @@ class PointSolver {
   void follow_gradient();
   void adopt();
   void certify();
-  void branch_out(Intervals intervals, const std::function<bool()>& stop);
+  void plant(BranchingRoot root);
+  void branch(Index most, int num_threads, const std::function<bool()>& stop);
   void enumerate();
   void note_subsets(const std::vector<Projection>& projections);
 
@@ -56,6 +66,7 @@ class PointSolver {
   PointProblem searched_;  // with a margin where the flip is strict
   LocalSearch search_;
   Projection best_;  // of the problem itself
+  std::unique_ptr<BranchAndBound> tree_;
   double certified_radius_ = std::numeric_limits<double>::infinity();
 };
 

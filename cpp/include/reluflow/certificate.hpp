@@ -1,6 +1,6 @@
 #pragma once
 
-#include "reluflow/minorant.hpp"
+#include "reluflow/shor_ascent.hpp"
 
 namespace reluflow {
 
@@ -13,15 +13,17 @@ double closed_form_bound(const PointProblem& problem, const Intervals& intervals
 
 struct DualBound {
   double lower_bound = 0.0;
-  Index widest_gap = -1;  ///< the neuron to branch on, -1 when none is undecided
+  Index widest_gap = -1;                     ///< the neuron to branch on, -1 when none is undecided
+  ShorMultipliers multipliers{0.0, {}, {}};  ///< of the best minorant, to start from nearby
 };
 
-/// Lower bounds for points shorter than `radius` within the intervals, from minorants around a
-/// projection: the closed form, with its curvatures lowered as far as convexity asks. Each minorant
-/// cuts the intervals down to those of an ellipsoid, which decides signs and so makes the next one
-/// tighter; goes on until none is decided or the bound is `enough`. What bounds or cuts goes onto
-/// the trail.
-DualBound dual_bound(const PointProblem& problem, const Projection& projection, double radius,
-                     double enough, double slack, Intervals& intervals, ProofTrail& trail);
+/// Lower bounds for points shorter than `radius` within the intervals, from minorants: the closed
+/// form around a projection, and better multipliers that an ascent finds from there or from
+/// `start`, where there is one. Each minorant cuts the intervals down to those of an ellipsoid,
+/// which makes the next one tighter; goes on while that helps and the bound is below `enough`.
+/// What bounds or cuts goes onto the trail.
+DualBound dual_bound(const PointProblem& problem, const Projection& projection,
+                     const ShorMultipliers* start, double radius, double enough, double slack,
+                     Intervals& intervals, ProofTrail& trail);
 
 }  // namespace reluflow

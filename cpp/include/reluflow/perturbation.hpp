@@ -15,7 +15,7 @@ enum class Proof {
   neuronwise,       ///< no neuron by itself can move far enough
   certificate,      ///< the closed-form convex minorant
   relaxation,       ///< one convex relaxation with chords, on the cap that is left of the ball
-  dual,             ///< convex minorants on the ellipsoids that they leave of the ball
+  dual,             ///< convex minorants with the best multipliers, on what they leave of the ball
   branching,        ///< branch and bound
   never_flips,      ///< every convex piece is empty
 };
@@ -48,6 +48,7 @@ struct ProofSteps {
   std::vector<Index> first;  ///< of the step's multipliers, and one past the last
   std::vector<Index> multiplier_neuron;
   Vector multiplier;
+  Vector slope;  ///< of the parabola that belongs to the multiplier, or 0
 };
 
 /// One entry a point.

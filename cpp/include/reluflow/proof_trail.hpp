@@ -13,7 +13,7 @@ struct ProofStep {
   enum class Kind : std::int8_t {
     plane,      ///< a plane below N bounds the node, and cuts its intervals down to those of a cap
     bound,      ///< a convex quadratic below ||u||^2 + eta N bounds the node
-    ellipsoid,  ///< the same, and cuts the intervals down to those of an ellipsoid
+    ellipsoid,  ///< one that holds on the intervals, and cuts them down to those of an ellipsoid
     branch,     ///< two children: `neuron` is inactive in `child`, active in `child` + 1
   };
   Kind kind;
@@ -24,6 +24,8 @@ struct ProofStep {
   Index child = -1;
   /// sigma_j or s_j at supporting neurons, k_j at opposing ones; empty at a branch.
   Vector multipliers;
+  /// Of the parabolas of a quadratic at 0; empty otherwise.
+  Vector slopes{};
 };
 
 /// Takes down the steps of a proof, where they are wanted, so that another can follow it.
@@ -45,8 +47,9 @@ class ProofTrail {
   }
 
   void quadratic(ProofStep::Kind kind, double eta, const Vector& supporting,
-                 const Vector& curvature) {
-    if (wanted_) steps_.push_back({kind, node_, radius_, eta, -1, -1, supporting + curvature});
+                 const Vector& curvature, const Vector& slopes) {
+    if (!wanted_) return;
+    steps_.push_back({kind, node_, radius_, eta, -1, -1, supporting + curvature, slopes});
   }
 
   /// Returns the first of two children.
@@ -57,6 +60,11 @@ class ProofTrail {
       steps_.push_back({ProofStep::Kind::branch, node_, radius_, 0.0, neuron, child, {}});
     }
     return child;
+  }
+
+  /// Adds the steps that another trail took down, which has no branches.
+  void append(const ProofTrail& other) {
+    steps_.insert(steps_.end(), other.steps_.begin(), other.steps_.end());
   }
 
   bool wanted() const { return wanted_; }

@@ -183,10 +183,17 @@ class Point:
     # --- quadratics -----------------------------------------------------------------------------
 
     def quadratic(
-        self, region: Region, eta: float, multipliers: FloatArray, radius: float, cuts: bool
+        self,
+        region: Region,
+        eta: float,
+        multipliers: FloatArray,
+        at_zero: FloatArray,
+        radius: float,
+        cuts: bool,
     ) -> float:
-        """Root of the minimum of a convex quadratic below ||u||^2 + eta y N; where ``cuts``, the
-        region shrinks to the ellipsoid in which it is at most radius^2.
+        """Root of the minimum of a convex quadratic below ||u||^2 + eta y N; where ``cuts``, its
+        parabolas, with slopes ``at_zero``, hold on the region only, which shrinks to the ellipsoid
+        in which the quadratic is at most radius^2.
         """
         largest = np.where(self.supporting, np.maximum(down(eta * self.output), 0), np.inf)
         valid = (multipliers >= 0) & (multipliers <= largest * _ROUNDED)
@@ -199,8 +206,11 @@ class Point:
             np.where(self.opposing, up(eta * self.weights), 0),
         )
         slopes, excess = chords(region, np.where(curved, 0.0, w))
-        c = s - np.where(curved, w / 2, slopes)
-        excess[curved] = up(up(w[curved] * w[curved]) / (16 * k[curved]))
+        slopes[curved] = at_zero[curved]
+        low, high = (region.low, region.high) if cuts else (-np.inf, np.inf)
+        ends = (np.broadcast_to(end, w.shape)[curved] for end in (low, high))
+        excess[curved] = parabola_excess(k[curved], w[curved], slopes[curved], *ends)
+        c = s - slopes
 
         roots = np.sqrt(k[curved])
         scale = Ball(roots, roots * 2.0**-52)
@@ -270,3 +280,19 @@ def chords(region: Region, weights: FloatArray) -> tuple[FloatArray, FloatArray]
         slopes = weights * share
         ends = np.maximum(up(-low * slopes), up(up(weights - slopes) * high))
     return slopes, np.where(undecided & (weights > 0), ends, 0.0)
+
+
+def parabola_excess(
+    k: FloatArray, w: FloatArray, slopes: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """Numbers with w relu(z) <= k z^2 + slope z + excess for low <= z <= high."""
+    return np.maximum(_depth(k, slopes, -low), _depth(k, up(w - slopes), high))
+
+
+def _depth(k: FloatArray, slope: FloatArray, length: FloatArray) -> FloatArray:
+    """Above the maximum of slope t - k t^2 over 0 <= t <= length."""
+    slope = np.maximum(slope, 0)
+    inside = slope <= 2 * k * length * (1 + 1e-12)
+    reach = np.where(inside, 0.0, length)
+    outside = up(reach * up(slope - down(k * reach)))
+    return np.where(inside, up(up(slope * slope) / down(4 * k)), outside)

@@ -26,7 +26,8 @@ class ProofSteps:
     point, node : ndarray of int64, shape (s,)
         Whose proof, and the node of its tree; a node's steps stand in order, parents first.
     kind : ndarray of int64, shape (s,)
-        0: a plane; 1: a quadratic; 2: a quadratic that cuts down to its ellipsoid; 3: a branch.
+        0: a plane; 1: a quadratic that holds everywhere; 2: one that holds on the intervals of its
+        node and cuts them down to its ellipsoid; 3: a branch.
     radius : ndarray, shape (s,)
         Only perturbations shorter than this are spoken of.
     eta : ndarray, shape (s,)
@@ -34,9 +35,11 @@ class ProofSteps:
     neuron, child : ndarray of int64, shape (s,)
         Of a branch: the neuron is inactive in node ``child`` and active in ``child`` + 1.
     first : ndarray of int64, shape (s + 1,)
-        Where a step's multipliers begin in the two arrays that follow.
+        Where a step's multipliers begin in the three arrays that follow.
     multiplier_neuron, multiplier : ndarray
         sigma_j or s_j at supporting neurons, k_j at opposing ones.
+    slope : ndarray
+        At 0, of the parabolas that belong to the k_j; 0 elsewhere.
     """
 
     point: IntArray
@@ -49,6 +52,7 @@ class ProofSteps:
     first: IntArray
     multiplier_neuron: IntArray
     multiplier: FloatArray
+    slope: FloatArray
 
     def __len__(self) -> int:
         return len(self.point)
@@ -56,8 +60,16 @@ class ProofSteps:
     def multipliers(self, step: int, width: int) -> FloatArray:
         """Of all neurons, shape (width,)."""
         part = slice(int(self.first[step]), int(self.first[step + 1]))
+        return self._spread(self.multiplier, part, width)
+
+    def slopes(self, step: int, width: int) -> FloatArray:
+        """Of the parabolas of all neurons, shape (width,)."""
+        part = slice(int(self.first[step]), int(self.first[step + 1]))
+        return self._spread(self.slope, part, width)
+
+    def _spread(self, entries: FloatArray, part: slice, width: int) -> FloatArray:
         values = np.zeros(width)
-        values[self.multiplier_neuron[part]] = self.multiplier[part]
+        values[self.multiplier_neuron[part]] = entries[part]
         return values
 
 

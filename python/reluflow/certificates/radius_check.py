@@ -248,7 +248,9 @@ class _Tree:
         if steps.kind[step] == PLANE:
             return self.point.plane(region, multipliers, radius)
         cuts = bool(steps.kind[step] == ELLIPSOID)
-        return self.point.quadratic(region, float(steps.eta[step]), multipliers, radius, cuts)
+        slopes = steps.slopes(step, len(multipliers))
+        eta = float(steps.eta[step])
+        return self.point.quadratic(region, eta, multipliers, slopes, radius, cuts)
 
     def _branch(self, step: int, regions: dict[int, Region], bounds: dict[int, float]) -> int:
         """Opens two nodes, of which the first is returned."""
@@ -326,15 +328,18 @@ def _require_steps(steps: ProofSteps, n: int, m: int) -> None:
     whole: list[FloatArray] = []
     for field in fields(steps):
         values = getattr(steps, field.name)
-        length = {"first": size + 1, "multiplier": None, "multiplier_neuron": None}.get(
-            field.name, size
-        )
+        length = {
+            "first": size + 1,
+            "multiplier": None,
+            "multiplier_neuron": None,
+            "slope": None,
+        }.get(field.name, size)
         if values.ndim != 1 or (length is not None and len(values) != length):
             raise CertificateError(f"the proof steps' {field.name} has shape {values.shape}")
         whole.append(values)
     total = len(steps.multiplier)
     valid = (
-        len(steps.multiplier_neuron) == total
+        len(steps.multiplier_neuron) == len(steps.slope) == total
         and bool((np.diff(steps.first) >= 0).all())
         and steps.first[0] == 0
         and steps.first[-1] == total
@@ -344,6 +349,7 @@ def _require_steps(steps: ProofSteps, n: int, m: int) -> None:
         and _within(steps.kind, PLANE, BRANCH + 1)
         and _within(steps.neuron[steps.kind == BRANCH], 0, m)
         and bool(np.isfinite(steps.multiplier).all())
+        and bool(np.isfinite(steps.slope).all())
     )
     if not valid:
         raise CertificateError("the proof steps are malformed")

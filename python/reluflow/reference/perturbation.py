@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from reluflow._validation import FloatArray, IntArray
+from reluflow.reference.certificate import closed_form_bound, dual_bound
 from reluflow.reference.convex_pieces import (
     PointProblem,
     Projection,
@@ -22,7 +23,7 @@ from reluflow.reference.convex_pieces import (
     project,
 )
 from reluflow.reference.local_search import LocalSearch
-from reluflow.reference.minorant import closed_form_bound, dual_bound
+from reluflow.reference.minorant import ShorMultipliers
 from reluflow.reference.perturbation_bounds import (
     Intervals,
     ball_intervals,
@@ -208,7 +209,7 @@ class _PointSolver:
         self.searched.along_gradients()
         self._adopt()
         self._certify()
-        if self.lower_bound < (1 - _CLOSED) * self.radius:
+        if np.isinf(self.radius) or self.lower_bound < (1 - _CLOSED) * self.radius:
             self.searched.widely(targets)
             if self.searched.best is None:
                 self._enumerate()
@@ -226,13 +227,20 @@ class _PointSolver:
         self._raise(bound)
         if self._settle(Proof.relaxation) or self.best is None:
             return
-        bound, _ = dual_bound(
-            self.problem, self.best, self.radius, self.enough, self.slack, intervals, self.trail
+        bound, _, multipliers = dual_bound(
+            self.problem,
+            self.best,
+            None,
+            self.radius,
+            self.enough,
+            self.slack,
+            intervals,
+            self.trail,
         )
         self._raise(bound)
         if self._settle(Proof.dual):
             return
-        self._branch(intervals, self.best.z, max_nodes, deadline)
+        self._branch(_Node(0.0, 0, intervals, self.best.z, multipliers), max_nodes, deadline)
         self._settle(Proof.branching)
 
     def _raise(self, bound: float) -> None:
@@ -271,11 +279,12 @@ class _PointSolver:
             self._raise(bound)
             self._settle(Proof.certificate)
 
-    def _branch(
-        self, intervals: Intervals, likely: FloatArray, max_nodes: int, deadline: float
-    ) -> None:
-        """Best-first branch and bound over the signs of the undecided opposing neurons."""
-        open_nodes = [_Node(0.0, 0, intervals, likely)]
+    def _branch(self, root: _Node, max_nodes: int, deadline: float) -> None:
+        """Best-first branch and bound over the signs of the undecided opposing neurons.
+
+        One node at a time, where the compiled kernel looks at several.
+        """
+        open_nodes = [root]
         closed = self.radius
         while open_nodes and min(closed, open_nodes[0].bound) < self.enough:
             if self.nodes >= max_nodes or time.perf_counter() >= deadline:
@@ -299,7 +308,7 @@ class _PointSolver:
             for end in ("high", "low"):
                 child = node.intervals.copy()
                 getattr(child, end)[neuron] = 0.0
-                heapq.heappush(open_nodes, _Node(node.bound, number, child, node.likely))
+                heapq.heappush(open_nodes, replace(node, number=number, intervals=child))
                 number += 1
         self._raise(min([closed, *(node.bound for node in open_nodes)]))
 
@@ -329,9 +338,10 @@ class _PointSolver:
             self.trail.enter(node.number, self.radius)
         if not 0 < projection.scale < np.inf:
             return neuron
-        bound, widest = dual_bound(
+        bound, widest, node.multipliers = dual_bound(
             self.problem,
             projection,
+            node.multipliers,
             self.radius,
             self.enough,
             self.slack,
@@ -408,3 +418,4 @@ class _Node:
     number: int
     intervals: Intervals = field(compare=False)
     likely: FloatArray = field(compare=False)
+    multipliers: ShorMultipliers | None = field(compare=False)

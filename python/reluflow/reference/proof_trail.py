@@ -29,6 +29,7 @@ class ProofStep:
     neuron: int = -1
     child: int = -1
     multipliers: FloatArray | None = None
+    slopes: FloatArray | None = None
 
 
 class ProofTrail:
@@ -47,9 +48,12 @@ class ProofTrail:
         supporting = np.maximum(multipliers, 0)
         self.steps.append(ProofStep(PLANE, self._node, self._radius, multipliers=supporting))
 
-    def quadratic(self, kind: int, eta: float, s: FloatArray, k: FloatArray) -> None:
-        """A minorant with multipliers (eta, s, k)."""
-        self.steps.append(ProofStep(kind, self._node, self._radius, eta, multipliers=s + k))
+    def quadratic(
+        self, kind: int, eta: float, s: FloatArray, k: FloatArray, slopes: FloatArray
+    ) -> None:
+        """A minorant with multipliers (eta, s, k), and the slopes of its parabolas at 0."""
+        step = ProofStep(kind, self._node, self._radius, eta, multipliers=s + k, slopes=slopes)
+        self.steps.append(step)
 
     def branch(self, neuron: int) -> int:
         """Returns the first of two children."""
@@ -75,6 +79,7 @@ class ProofSteps:
     first: IntArray
     multiplier_neuron: IntArray
     multiplier: FloatArray
+    slope: FloatArray
 
     @classmethod
     def of(cls, trails: Sequence[ProofTrail]) -> ProofSteps:
@@ -84,6 +89,10 @@ class ProofSteps:
             np.zeros(0) if step.multipliers is None else step.multipliers for _, step in steps
         ]
         used = [np.flatnonzero(value) for value in values]
+        slopes = [
+            np.zeros(len(value)) if step.slopes is None else step.slopes
+            for (_, step), value in zip(steps, values, strict=True)
+        ]
 
         def integers(name: str) -> IntArray:
             return np.array([getattr(step, name) for _, step in steps], dtype=np.int64)
@@ -101,4 +110,5 @@ class ProofSteps:
             multiplier=np.concatenate(
                 [*(v[j] for v, j in zip(values, used, strict=True)), np.zeros(0)]
             ),
+            slope=np.concatenate([*(v[j] for v, j in zip(slopes, used, strict=True)), np.zeros(0)]),
         )

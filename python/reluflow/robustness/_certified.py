@@ -53,6 +53,7 @@ def certificates_of(
             first=steps.first,
             multiplier_neuron=space.neurons[steps.multiplier_neuron],
             multiplier=steps.multiplier,
+            slope=steps.slope,
         ),
     )
     # What flips by rounding alone is not stated to flip.

@@ -53,7 +53,7 @@ def min_perturbation(
     point. Local search from many starts moves from one to the next by exact projections; then
     lower bounds are tried in order of cost: Lipschitz constants, a convex minorant in closed form
     whose convexity a Cholesky factorisation proves, a convex relaxation on the cap that is left of
-    the ball, minorants with lowered curvatures, branch and bound. docs/theory.md, section 7.
+    the ball, the best of many convex minorants, branch and bound. docs/theory.md, section 7.
 
     A `DeepNet` that is a two-layer ReLU network (`DeepNet.to_two_layer`) is treated as one. Of any
     other the radius is an upper bound, from a search that turns rays towards the boundary's

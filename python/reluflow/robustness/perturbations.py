@@ -41,7 +41,7 @@ class Perturbations(Result):
     method : tuple of str
         What closed the gap: ``"certificate"`` (the closed-form convex minorant),
         ``"Lipschitz"`` (how fast the output can fall), ``"relaxation"`` (one convex relaxation),
-        ``"dual bound"`` (minorants with lowered curvatures), ``"branching"``;
+        ``"dual bound"`` (minorants with the best multipliers), ``"branching"``;
         ``"misclassified"``; ``"never flips"`` (the output has one sign everywhere); or
         ``"local search"`` where nothing did.
     nodes : ndarray of int, shape (n,)
