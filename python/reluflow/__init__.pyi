@@ -1,6 +1,16 @@
 """Public names; each is loaded from where it is imported here, when it is first asked for."""
 
-from . import theory
+from . import (
+    certificates,
+    experiments,
+    flow,
+    generalization,
+    kkt,
+    reference,
+    report,
+    robustness,
+    theory,
+)
 from ._provenance import __version__
 from ._results import Status
 from .adversarial import AdversarialExamples, adversarial_examples
@@ -134,15 +144,20 @@ __all__ = [
     "Universal",
     "__version__",
     "adversarial_examples",
+    "certificates",
     "certify_kkt",
     "compare_attacks",
     "double_edge",
     "draw",
+    "experiments",
+    "flow",
     "flow_limit",
     "frontier",
+    "generalization",
     "global_probe",
     "gradient_flow",
     "gradient_flow_ensemble",
+    "kkt",
     "kkt_point",
     "kkt_residuals",
     "load_dataset",
@@ -151,8 +166,11 @@ __all__ = [
     "noise_at_error",
     "prove_kkt",
     "radius_distribution",
+    "reference",
+    "report",
     "robust_error",
     "robust_network",
+    "robustness",
     "save_dataset",
     "slow_law",
     "sweep",
