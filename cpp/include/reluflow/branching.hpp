@@ -44,7 +44,7 @@ class BranchAndBound {
 
   double lower_bound() const;
   Index nodes() const { return nodes_; }
-  bool finished() const { return open_.empty() || lower_bound() >= enough(); }
+  bool finished() const { return open_.empty() || open_.top().lower_bound >= enough(); }
 
  private:
   struct Node {

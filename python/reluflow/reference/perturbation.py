@@ -286,7 +286,7 @@ class _PointSolver:
         """
         open_nodes = [root]
         closed = self.radius
-        while open_nodes and min(closed, open_nodes[0].bound) < self.enough:
+        while open_nodes and open_nodes[0].bound < self.enough:
             if self.nodes >= max_nodes or time.perf_counter() >= deadline:
                 break
             node = heapq.heappop(open_nodes)
