@@ -162,8 +162,8 @@ def robust_operations(size: Size) -> tuple[float, ...]:
 
 
 TWO_LAYERS = {
-    "flow": Model(flow_operations, (3e-3, 2e-6, 2.2e-11, 2e-9)),
-    "limit": Model(limit_operations, (1e-2, 2e-6, 2.2e-11, 2e-9, 3e-10, 5e-5)),
+    "flow": Model(flow_operations, (3e-3, 2e-6, 2e-11, 2e-9)),
+    "limit": Model(limit_operations, (1e-2, 2e-6, 2e-11, 2e-9, 3e-10, 5e-5)),
     "certificate": Model(certificate_operations, (1.5e-2, 9e-7, 6.5e-7, 1.5e-7)),
     "universal": Model(universal_operations, (5e-3, 5e-10)),
     "radii": Model(radii_operations, (6e-3, 3e-8, 1e-11, 1.2e-7)),
