@@ -16,7 +16,7 @@ from reluflow.data import Dataset
 from reluflow.deep_network import DeepNet
 from reluflow.kkt.deep import DeepKKTCertificate, certify_deep
 from reluflow.kkt.quadratic import QuadraticProgram, solve
-from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
+from reluflow.kkt.residuals import HoldsResiduals, Kinks, kkt_residuals
 from reluflow.network import TwoLayerNet, require_dim
 
 # Pairs this close to their kink, relative to ||w~_j|| ||x~_i||, are at it up to rounding.
@@ -28,7 +28,7 @@ _NEGLIGIBLE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class KKTCertificate(Result):
+class KKTCertificate(HoldsResiduals, Result):
     """Multipliers and Clarke weights that fit a network best, and the residuals they leave.
 
     Attributes
@@ -63,18 +63,6 @@ class KKTCertificate(Result):
     clarke: FloatArray
     kinks: Kinks
     kink_tol: float
-
-    @property
-    def residuals(self) -> KKTResiduals:
-        """The residuals as one object."""
-        return KKTResiduals(
-            self.stationarity,
-            self.feasibility,
-            self.dual_feasibility,
-            self.complementarity,
-            self.clarke_violation,
-            self.normalized_margin,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the network and the full matrix of Clarke weights, JSON-ready."""

@@ -20,7 +20,7 @@ from reluflow.kkt.deep_pieces import Model, Pieces
 from reluflow.kkt.deep_program import Polished, polish
 from reluflow.kkt.deep_residuals import deep_residuals
 from reluflow.kkt.deep_units import Units, layers_of, with_layers
-from reluflow.kkt.residuals import KKTResiduals
+from reluflow.kkt.residuals import HoldsResiduals
 from reluflow.network import require_dim
 
 # Depths whose limits are one chain of units a label, which is what the groups are made for.
@@ -53,7 +53,7 @@ class DeepKinks(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class DeepKKTPoint(Result):
+class DeepKKTPoint(HoldsResiduals, Result):
     """A KKT point of  min 1/2 ||theta||^2  s.t.  y_i N(x_i) >= 1  of a deep network.
 
     Attributes
@@ -102,18 +102,6 @@ class DeepKKTPoint(Result):
     angle: float
     share_to_die: float
     iterations: int
-
-    @property
-    def residuals(self) -> KKTResiduals:
-        """The residuals as one object."""
-        return KKTResiduals(
-            self.stationarity,
-            self.feasibility,
-            self.dual_feasibility,
-            self.complementarity,
-            self.clarke_violation,
-            self.normalized_margin,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the network and the masks, JSON-ready."""

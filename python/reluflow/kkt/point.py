@@ -17,7 +17,7 @@ from reluflow.kkt.deep_point import DeepKKTPoint, deep_kkt_point
 from reluflow.kkt.groups import NeuronGroups
 from reluflow.kkt.probe import GlobalProbe, global_probe
 from reluflow.kkt.program import gram_matrix
-from reluflow.kkt.residuals import Kinks, KKTResiduals, kkt_residuals
+from reluflow.kkt.residuals import HoldsResiduals, Kinks, kkt_residuals
 from reluflow.kkt.shortest import shortest
 from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet, require_dim
@@ -57,7 +57,7 @@ class Group(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class KKTPoint(Result):
+class KKTPoint(HoldsResiduals, Result):
     """A KKT point of  min 1/2 ||theta||^2  s.t.  y_i N(x_i) >= 1.
 
     Attributes
@@ -127,18 +127,6 @@ class KKTPoint(Result):
                 "data may change support, kinks or patterns"
             )
         return tuple(found)
-
-    @property
-    def residuals(self) -> KKTResiduals:
-        """The residuals as one object."""
-        return KKTResiduals(
-            self.stationarity,
-            self.feasibility,
-            self.dual_feasibility,
-            self.complementarity,
-            self.clarke_violation,
-            self.normalized_margin,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the network and the full matrix of Clarke weights, JSON-ready."""

@@ -6,7 +6,7 @@ groups, nothing shared with what finds multipliers or KKT points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -69,6 +69,17 @@ class KKTResiduals(Result):
                 f"  Clarke violation    {self.clarke_violation:.3g}",
                 f"  normalised margin   {self.normalized_margin:.6g}",
             ]
+        )
+
+
+class HoldsResiduals:
+    """What results share that have the fields of `KKTResiduals` among their own."""
+
+    @property
+    def residuals(self) -> KKTResiduals:
+        """The residuals as one object."""
+        return KKTResiduals(
+            **{field.name: getattr(self, field.name) for field in fields(KKTResiduals)}
         )
 
 
