@@ -211,13 +211,8 @@ _MEASURES = {"flow": measure_flow, "radii": measure_radii, "descent": measure_de
 def run_adversarial(settings: Settings, outputs: Sequence[str]) -> Record:
     """One problem drawn from clusters, one flow, and what was asked for."""
     trained = TrainedAdversarially(settings)
-    scalars: dict[str, Any] = {"network": clusters_and_noise(settings)}
-    arrays: dict[str, Any] = {}
-    for name in outputs:
-        record = _MEASURES[name](trained)
-        scalars.update(record.scalars)
-        arrays.update(record.arrays)
-    return Record(scalars, arrays)
+    named = Record({"network": clusters_and_noise(settings)})
+    return Record.joined([named, *(_MEASURES[name](trained) for name in outputs)])
 
 
 def clusters_and_noise(settings: Settings) -> str:

@@ -214,12 +214,7 @@ def run_deep(settings: Settings, outputs: Sequence[str]) -> Record:
         "theory_radius_over_root_d": norm / math.sqrt(d),
         "theory_normalized_margin": deep_margin(two_layers, settings["depth"]),
     }
-    arrays: dict[str, Any] = {}
-    for name in outputs:
-        record = MEASURES[name](trained)
-        scalars.update(record.scalars)
-        arrays.update(record.arrays)
-    return Record(scalars, arrays)
+    return Record.joined([Record(scalars), *(MEASURES[name](trained) for name in outputs)])
 
 
 def network_name(settings: Settings) -> str:

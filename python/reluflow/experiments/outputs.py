@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -143,10 +142,4 @@ OUTPUTS: dict[str, Callable[[Trained], Record]] = {
 
 def measured(trained: Trained, outputs: Sequence[str]) -> Record:
     """All outputs asked for, as one record."""
-    scalars: dict[str, Any] = {}
-    arrays: dict[str, Any] = {}
-    for name in outputs:
-        record = OUTPUTS[name](trained)
-        scalars.update(record.scalars)
-        arrays.update(record.arrays)
-    return Record(scalars, arrays)
+    return Record.joined(OUTPUTS[name](trained) for name in outputs)

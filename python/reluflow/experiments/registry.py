@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,16 @@ class Record:
 
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     arrays: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, records: Iterable[Record]) -> Record:
+        """All of them as one; of scalars and arrays of one name the last."""
+        scalars: dict[str, Scalar] = {}
+        arrays: dict[str, FloatArray] = {}
+        for record in records:
+            scalars.update(record.scalars)
+            arrays.update(record.arrays)
+        return cls(scalars, arrays)
 
     def require_free_names(self, settings: Settings) -> None:
         """Refuses scalars that another column of the table has the name of."""
