@@ -63,6 +63,7 @@ from .generalization import (
     test_error,
 )
 from .kkt import (
+    DeepFlowLimit,
     DeepKKTCertificate,
     DeepKKTPoint,
     FlowLimit,
@@ -109,6 +110,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "DeepFlowResult",
+    "DeepFlowLimit",
     "DeepKKTCertificate",
     "DeepKKTPoint",
     "DeepNet",

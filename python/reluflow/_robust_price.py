@@ -19,7 +19,7 @@ from reluflow.data import Dataset
 from reluflow.network import TwoLayerNet
 
 # Beyond, the networks of the program have too many neurons.
-_MOST_CLUSTERS = 8
+_MOST_CLUSTERS = 16
 _FIRST_GRID = 13
 _REFINEMENTS = 3
 _MOST_ROUNDS = 60
@@ -104,7 +104,7 @@ def _largest_gain(h: int, t: float) -> float:
         return -gain(np.array([1.0, *w]), p)
 
     best = -math.inf
-    for p in sorted({*range(1, min(h, 4)), h // 2}):
+    for p in sorted({1, h // 2, h - 2, h - 1} - {0}):
         for rest, other in itertools.product((-0.1, 0.2), (-0.4, 0.0)):
             found: Any = minimize(
                 loss,
@@ -148,7 +148,7 @@ def infinite_width_price(n_clusters: int, t: float) -> RobustPrice:
     Raises
     ------
     ValueError
-        If k is odd or above 8, or t sqrt(d/k) reaches half the distance sqrt(d/2) between means.
+        If k is odd or above 16, or t sqrt(d/k) reaches half the distance sqrt(d/2) between means.
     """
     k = as_positive_int("n_clusters", n_clusters, minimum=2)
     t = as_number("t", t, at_least=0)
