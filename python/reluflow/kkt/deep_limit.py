@@ -1,4 +1,4 @@
-"""The limit of the gradient flow of a deep network: flow, polish, flow further, until both agree."""
+"""The limit of the flow of a deep network: flow, polish, flow further, until points agree."""
 
 from __future__ import annotations
 
