@@ -12,9 +12,9 @@ class BogackiShampine final : public Stepper {
  public:
   BogackiShampine(Objective& objective, Team& team)
       : Stepper(objective, team),
-        second_(objective.size()),
-        third_(objective.size()),
-        stage_(objective.size()) {}
+        second_(large_vector(objective.size())),
+        third_(large_vector(objective.size())),
+        stage_(large_vector(objective.size())) {}
 
   int evaluations(double) const override { return 3; }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "reluflow/memory.hpp"
 #include "reluflow/parallel.hpp"
 
 namespace reluflow {
@@ -49,19 +50,6 @@ void tile(const double* strip, const Index* columns, const double* panel, Index 
   for (int r = 0; r < kStripRows; ++r) {
 #pragma GCC unroll 8
     for (int u = 0; u < V; ++u) pstoreu(out + r * kRow + u * kLanes, sum[u][r]);
-  }
-}
-
-template <bool Chosen>
-void tile(int vectors, const double* strip, const Index* columns, const double* panel, Index depth,
-          bool start, double* out) {
-  switch (vectors) {
-    case 1:
-      return tile<1, Chosen>(strip, columns, panel, depth, start, out);
-    case 2:
-      return tile<2, Chosen>(strip, columns, panel, depth, start, out);
-    default:
-      return tile<kPanelVectors, Chosen>(strip, columns, panel, depth, start, out);
   }
 }
 
@@ -149,7 +137,8 @@ void scatter_columns(const Panels& from, const double* source, Index rows, const
 Strips::Strips(const ConstMatrixRef& matrix)
     : rows_(matrix.rows()),
       columns_(matrix.cols()),
-      data_(Vector::Zero(count() * kStripRows * columns_)) {
+      data_(large_vector(count() * kStripRows * columns_)) {
+  data_.setZero();
   for (Index i = 0; i < rows_; ++i) {
     double* target = data_.data() + (i / kStripRows) * kStripRows * columns_ + i % kStripRows;
     for (Index k = 0; k < columns_; ++k) target[k * kStripRows] = matrix(i, k);
@@ -162,7 +151,7 @@ namespace {
 template <bool Chosen>
 bool multiply_columns(const Strips& left, const Index* columns, Index total, const Panels& panels,
                       const double* right, Index right_rows, double* out, Team& team,
-                      Control* control) {
+                      Control* control, TileObserver* observer) {
   const Index depth = even_part(total, kDepthBlock);
   const Index rows = left.padded_rows();
   const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
@@ -176,15 +165,20 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
     const Block part = block_at(task, left.count(), strips);
     for (Index k = 0; k < total; k += depth) {
       const Index length = std::min(depth, total - k);
+      const bool finished = k + length == total;
       for (Index panel = 0; panel < panels.count(); ++panel) {
-        const int vectors = panels.vectors(panel);
-        const Index row_size = vectors * kLanes;
+        const Index row_size = panels.vectors(panel) * kLanes;
         const double* factor = right + panels.offset(panel, right_rows) + k * row_size;
         for (Index s = part.begin; s < part.begin + part.size; ++s) {
           const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
           const Index* chosen = Chosen ? columns + k : nullptr;
-          tile<Chosen>(vectors, strip, chosen, factor, length, k == 0,
-                       out + panels.offset(panel, rows) + s * kStripRows * row_size);
+          double* target = out + panels.offset(panel, rows) + s * kStripRows * row_size;
+          with_panel_vectors(panels.vectors(panel), [&](auto vectors) {
+            tile<vectors, Chosen>(strip, chosen, factor, length, k == 0, target);
+          });
+          if (finished && observer) {
+            observer->see(panel, block_at(s, rows, kStripRows), target);
+          }
         }
       }
     }
@@ -194,16 +188,16 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
 }  // namespace
 
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, Team& team, Control* control) {
+              double* out, Team& team, Control* control, TileObserver* observer) {
   return multiply_columns<false>(left, nullptr, left.columns(), panels, right, right_rows, out,
-                                 team, control);
+                                 team, control, observer);
 }
 
 bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,
               const double* right, double* out, Team& team, Control* control) {
   const auto total = static_cast<Index>(columns.size());
   return multiply_columns<true>(left, columns.data(), total, panels, right, total, out, team,
-                                control);
+                                control, nullptr);
 }
 
 }  // namespace reluflow
