@@ -4,6 +4,7 @@
 
 #include "examples.hpp"
 #include "peak.hpp"
+#include "reluflow/memory.hpp"
 #include "reluflow/two_layer.hpp"
 
 using namespace reluflow;
@@ -14,7 +15,7 @@ constexpr double kRate = 1e-6;
 
 // Seconds of all gradients.
 double follow(benchmark::State& state, Objective& objective, Vector& theta, int threads) {
-  Vector velocity(objective.size());
+  Vector velocity = large_vector(objective.size());
   const Stopwatch watch(threads);
   for (auto _ : state) {
     benchmark::DoNotOptimize(objective.evaluate(theta, velocity));

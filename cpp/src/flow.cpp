@@ -167,8 +167,8 @@ class Integration {
       log_loss_ = std::numeric_limits<double>::quiet_NaN();
       margins_.setConstant(log_loss_);
     }
-    const double speed = velocity_norm();
-    h_ = speed > 0.0 ? kFirstRelativeMove * norm_ / speed : 0.0;
+    speed_ = velocity_norm();
+    h_ = speed_ > 0.0 ? kFirstRelativeMove * norm_ / speed_ : 0.0;
     note();
   }
 
@@ -199,10 +199,9 @@ class Integration {
 
   /// Nothing moves: no example activates any neuron that could learn from it, or L is minimal.
   bool at_rest(FlowStatus& status) {
-    const double speed = velocity_norm();
     const bool minimal =
-        objective_.comes_to_rest() && rest_.at_rest(std::exp(log_loss_) * speed, norm_);
-    if (speed > 0.0 && !minimal) return false;
+        objective_.comes_to_rest() && rest_.at_rest(std::exp(log_loss_) * speed_, norm_);
+    if (speed_ > 0.0 && !minimal) return false;
     unreachable_ = objective_.unreachable();
     if (minimal && margins_.minCoeff() > 0.0) {
       unreachable_.clear();
@@ -229,7 +228,7 @@ class Integration {
   }
 
   bool underflowed(FlowStatus& status) {
-    if (h_ * velocity_norm() > std::numeric_limits<double>::epsilon() * norm_) return false;
+    if (h_ * speed_ > std::numeric_limits<double>::epsilon() * norm_) return false;
     status = FlowStatus::step_underflow;
     return true;
   }
@@ -251,6 +250,7 @@ class Integration {
     stepper_->accept(theta_);
     log_loss_ = log_loss;
     norm_ = end_norm;
+    speed_ = velocity_norm();
     margins_ = objective_.margins();
     point_.rescaled_time += h_;
     h_ = controller_.after_accepted(h_, error);
@@ -270,14 +270,14 @@ class Integration {
   /// d log(1/L) / d tau = ||grad log L||^2, so a step aimed at the target lands just beyond it. At
   /// least a little beyond: where steps gain less than that, the target would never be passed.
   void limit_step() {
-    const double slope = objective_.squared_difference_norm(stepper_->velocity());
+    const double slope = speed_ * speed_;
     const double target = options_.log_inverse_loss;
     const double missing = target - point_.log_inverse_loss;
     constexpr double kOvershoot = 1e-3, kLeastOvershoot = 1e-6;
     const double beyond = std::max(kOvershoot * missing, kLeastOvershoot * std::abs(target));
     if (slope > 0.0) {
       h_ = std::min(
-          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / std::sqrt(slope)});
+          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / speed_});
     }
   }
 
@@ -317,6 +317,7 @@ class Integration {
   std::vector<Index> unreachable_;
   double log_loss_ = 0.0;
   double norm_ = 0.0;
+  double speed_ = 0.0;  // norm of the velocity
   double h_ = 0.0;
   double next_observation_ = 0.0;
   bool just_rejected_ = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "reluflow/memory.hpp"
 #include "reluflow/parallel.hpp"
 
 namespace reluflow {
@@ -17,11 +18,27 @@ constexpr Index kDepthBlock = 320;
 // Numbers of the strips that stay in the second-level cache over all panels.
 constexpr Index kCachedNumbers = 32'000;
 
+/// Where numbers begin that later tiles need: while one tile is computed they are brought into the
+/// second-level cache, a line of each in kFetchPeriod rounds, because what waits behind the ends of
+/// a strip and of a panel is out of sight of the processor's own prefetching.
+struct Ahead {
+  const double* strip;
+  const double* panel;
+};
+constexpr Index kFetchPeriod = 16;
+
+void fetch(const double* first, Index rounds) {
+  constexpr Index kLine = 64 / sizeof(double);
+#ifdef __GNUC__
+  __builtin_prefetch(first + rounds / kFetchPeriod * kLine, 0, 2);
+#endif
+}
+
 /// Adds to (or starts) one tile: out (kStripRows, V vectors) += strip * panel over `depth`. Row k
 /// of the panel belongs to column k of the strip, or to its column columns[k] where Chosen.
 template <int V, bool Chosen>
 void tile(const double* strip, const Index* columns, const double* panel, Index depth, bool start,
-          double* out) {
+          double* out, const Ahead& ahead) {
   constexpr Index kRow = V * kLanes;
   // Unrolled throughout: an array that is indexed at run time would not stay in registers.
   Packet sum[V][kStripRows];
@@ -32,36 +49,27 @@ void tile(const double* strip, const Index* columns, const double* panel, Index 
       sum[u][r] = start ? pset1<Packet>(0.0) : ploadu<Packet>(out + r * kRow + u * kLanes);
     }
   }
-  for (Index k = 0; k < depth; ++k) {
-    const double* factors = strip + (Chosen ? columns[k] : k) * kStripRows;
-    Packet column[V];
+  for (Index k = 0; k < depth;) {
+    fetch(ahead.strip, k);
+    fetch(ahead.panel, k);
+    for (const Index stop = std::min(depth, k + kFetchPeriod); k < stop; ++k) {
+      const double* factors = strip + (Chosen ? columns[k] : k) * kStripRows;
+      Packet column[V];
 #pragma GCC unroll 8
-    for (int u = 0; u < V; ++u) column[u] = ploadu<Packet>(panel + u * kLanes);
+      for (int u = 0; u < V; ++u) column[u] = ploadu<Packet>(panel + u * kLanes);
 #pragma GCC unroll 8
-    for (int r = 0; r < kStripRows; ++r) {
-      const Packet factor = pset1<Packet>(factors[r]);
+      for (int r = 0; r < kStripRows; ++r) {
+        const Packet factor = pset1<Packet>(factors[r]);
 #pragma GCC unroll 8
-      for (int u = 0; u < V; ++u) sum[u][r] = pmadd(column[u], factor, sum[u][r]);
+        for (int u = 0; u < V; ++u) sum[u][r] = pmadd(column[u], factor, sum[u][r]);
+      }
+      panel += kRow;
     }
-    panel += kRow;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kStripRows; ++r) {
 #pragma GCC unroll 8
     for (int u = 0; u < V; ++u) pstoreu(out + r * kRow + u * kLanes, sum[u][r]);
-  }
-}
-
-template <bool Chosen>
-void tile(int vectors, const double* strip, const Index* columns, const double* panel, Index depth,
-          bool start, double* out) {
-  switch (vectors) {
-    case 1:
-      return tile<1, Chosen>(strip, columns, panel, depth, start, out);
-    case 2:
-      return tile<2, Chosen>(strip, columns, panel, depth, start, out);
-    default:
-      return tile<kPanelVectors, Chosen>(strip, columns, panel, depth, start, out);
   }
 }
 
@@ -149,7 +157,8 @@ void scatter_columns(const Panels& from, const double* source, Index rows, const
 Strips::Strips(const ConstMatrixRef& matrix)
     : rows_(matrix.rows()),
       columns_(matrix.cols()),
-      data_(Vector::Zero(count() * kStripRows * columns_)) {
+      data_(large_vector(count() * kStripRows * columns_)) {
+  data_.setZero();
   for (Index i = 0; i < rows_; ++i) {
     double* target = data_.data() + (i / kStripRows) * kStripRows * columns_ + i % kStripRows;
     for (Index k = 0; k < columns_; ++k) target[k * kStripRows] = matrix(i, k);
@@ -162,7 +171,7 @@ namespace {
 template <bool Chosen>
 bool multiply_columns(const Strips& left, const Index* columns, Index total, const Panels& panels,
                       const double* right, Index right_rows, double* out, Team& team,
-                      Control* control) {
+                      Control* control, TileObserver* observer) {
   const Index depth = even_part(total, kDepthBlock);
   const Index rows = left.padded_rows();
   const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
@@ -176,15 +185,30 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
     const Block part = block_at(task, left.count(), strips);
     for (Index k = 0; k < total; k += depth) {
       const Index length = std::min(depth, total - k);
+      const bool finished = k + length == total;
+      const Index* chosen = Chosen ? columns + k : nullptr;
+      const Index next_column = finished ? 0 : Chosen ? columns[k + length] : k + length;
       for (Index panel = 0; panel < panels.count(); ++panel) {
-        const int vectors = panels.vectors(panel);
-        const Index row_size = vectors * kLanes;
+        const Index row_size = panels.vectors(panel) * kLanes;
         const double* factor = right + panels.offset(panel, right_rows) + k * row_size;
+        // Every strip fetches a part of the next panel, every panel a part of a strip's next block.
+        const double* next_panel =
+            panel + 1 < panels.count()
+                ? right + panels.offset(panel + 1, right_rows) +
+                      k * panels.vectors(panel + 1) * kLanes
+                : right + (finished ? 0 : (k + length) * panels.vectors(0) * kLanes);
         for (Index s = part.begin; s < part.begin + part.size; ++s) {
           const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
-          const Index* chosen = Chosen ? columns + k : nullptr;
-          tile<Chosen>(vectors, strip, chosen, factor, length, k == 0,
-                       out + panels.offset(panel, rows) + s * kStripRows * row_size);
+          const Ahead ahead{
+              left.strip(s) + (next_column + length * panel / panels.count()) * kStripRows,
+              next_panel + length * (s - part.begin) / part.size * row_size};
+          double* target = out + panels.offset(panel, rows) + s * kStripRows * row_size;
+          with_panel_vectors(panels.vectors(panel), [&](auto vectors) {
+            tile<vectors, Chosen>(strip, chosen, factor, length, k == 0, target, ahead);
+          });
+          if (finished && observer) {
+            observer->see(panel, block_at(s, rows, kStripRows), target);
+          }
         }
       }
     }
@@ -194,16 +218,16 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
 }  // namespace
 
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, Team& team, Control* control) {
+              double* out, Team& team, Control* control, TileObserver* observer) {
   return multiply_columns<false>(left, nullptr, left.columns(), panels, right, right_rows, out,
-                                 team, control);
+                                 team, control, observer);
 }
 
 bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,
               const double* right, double* out, Team& team, Control* control) {
   const auto total = static_cast<Index>(columns.size());
   return multiply_columns<true>(left, columns.data(), total, panels, right, total, out, team,
-                                control);
+                                control, nullptr);
 }
 
 }  // namespace reluflow

@@ -13,9 +13,9 @@ class RungeKuttaChebyshev final : public Stepper {
   RungeKuttaChebyshev(Objective& objective, Team& team, Control& control)
       : Stepper(objective, team),
         control_(control),
-        before_(objective.size()),
-        previous_(objective.size()),
-        stage_velocity_(objective.size()) {}
+        before_(large_vector(objective.size())),
+        previous_(large_vector(objective.size())),
+        stage_velocity_(large_vector(objective.size())) {}
 
   int evaluations_to_prepare() const override;
   int prepare(const Vector& theta) override;

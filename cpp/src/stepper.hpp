@@ -1,6 +1,7 @@
 #pragma once
 
 #include "reluflow/control.hpp"
+#include "reluflow/memory.hpp"
 #include "reluflow/objective.hpp"
 #include "reluflow/vectors.hpp"
 
@@ -42,10 +43,10 @@ class Stepper {
   Stepper(Objective& objective, Team& team)
       : objective_(objective),
         team_(team),
-        velocity_(objective.size()),
-        end_(objective.size()),
-        end_velocity_(objective.size()),
-        error_(objective.size()) {}
+        velocity_(large_vector(objective.size())),
+        end_(large_vector(objective.size())),
+        end_velocity_(large_vector(objective.size())),
+        error_(large_vector(objective.size())) {}
 
   Objective& objective_;
   Team& team_;

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "reluflow/memory.hpp"
 #include "reluflow/parallel.hpp"
 #include "reluflow/products.hpp"
 #include "reluflow/vectors.hpp"
@@ -30,31 +31,11 @@ using Eigen::internal::pset1;
 using Eigen::internal::psqrt;
 using Eigen::internal::pstoreu;
 
-// Examples whose outputs one task computes.
-constexpr Index kExampleBlock = 64;
-
 /// The examples, with a last column of ones for the bias: (w, b) . (x, 1).
 Matrix with_bias_feature(const MatrixView& inputs) {
   Matrix features(inputs.rows(), inputs.cols() + 1);
   features << inputs, Vector::Ones(inputs.rows());
   return features;
-}
-
-/// sum_j v_j relu(z_j) over one row of a panel matrix.
-double output_of_row(const Panels& panels, const double* preactivations, Index rows, Index row,
-                     const double* output) {
-  const Packet zero = pset1<Packet>(0.0);
-  Packet sum = zero;
-  for (Index panel = 0; panel < panels.count(); ++panel) {
-    const int vectors = panels.vectors(panel);
-    const double* z = preactivations + panels.offset(panel, rows) + row * vectors * kLanes;
-    const double* v = output + panels.first_column(panel);
-    for (int u = 0; u < vectors; ++u) {
-      const Packet active = pmax(ploadu<Packet>(z + u * kLanes), zero);
-      sum = pmadd(active, ploadu<Packet>(v + u * kLanes), sum);
-    }
-  }
-  return predux(sum);
 }
 
 /// An integer that names an example: sums of them over sets of examples, exact up to 2^53, tell
@@ -66,28 +47,58 @@ double key_of(Index example) {
   return static_cast<double>(((bits ^ (bits >> 31)) >> 28) + 1);
 }
 
-/// One SIMD vector of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z).
-/// Bits of `lit` are 0 where no example is active; `pattern` is the sum of the keys of the active
-/// examples that have a weight.
-void backpropagate_neurons(const double* z, Index stride, const Vector& signed_weights,
-                           const Vector& keys, const double* output, double* g,
-                           double* output_velocity, double* lit, double* pattern) {
+/// Rows of a panel: parts (V, rows of length part_stride) = sums over every vector of v relu(z).
+template <int V>
+void outputs_of_rows(const double* z, Index rows, const double* output, double* parts,
+                     Index part_stride) {
   const Packet zero = pset1<Packet>(0.0);
-  const Packet v = ploadu<Packet>(output);
-  Packet dv = zero, any = zero, sum = zero;
+  Packet v[V];
+#pragma GCC unroll 8
+  for (int u = 0; u < V; ++u) v[u] = ploadu<Packet>(output + u * kLanes);
+  for (Index i = 0; i < rows; ++i) {
+#pragma GCC unroll 8
+    for (int u = 0; u < V; ++u) {
+      const Packet activation = pmax(ploadu<Packet>(z + (i * V + u) * kLanes), zero);
+      parts[u * part_stride + i] = predux(pmul(activation, v[u]));
+    }
+  }
+}
+
+/// A panel of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z). Bits of
+/// `lit` are 0 where no example is active; `pattern` is the sum of the keys of the active examples
+/// that have a weight.
+template <int V>
+void backpropagate_panel(const double* z, const Vector& signed_weights, const Vector& keys,
+                         const double* output, double* g, double* output_velocity, double* lit,
+                         double* pattern) {
+  constexpr Index kRow = V * kLanes;
+  const Packet zero = pset1<Packet>(0.0);
+  Packet v[V], dv[V], any[V], sum[V];
+#pragma GCC unroll 8
+  for (int u = 0; u < V; ++u) {
+    v[u] = ploadu<Packet>(output + u * kLanes);
+    dv[u] = any[u] = sum[u] = zero;
+  }
   for (Index i = 0; i < signed_weights.size(); ++i) {
     const Packet weight = pset1<Packet>(signed_weights[i]);
-    const Packet preactivation = ploadu<Packet>(z + i * stride);
-    const Packet active = pcmp_lt(zero, preactivation);
-    dv = pmadd(weight, pmax(preactivation, zero), dv);
-    pstoreu(g + i * stride, pand(active, pmul(weight, v)));
-    any = por(any, active);
-    if (signed_weights[i] != 0.0) sum = padd(sum, pand(active, pset1<Packet>(keys[i])));
+    const Packet key = pset1<Packet>(signed_weights[i] != 0.0 ? keys[i] : 0.0);
+#pragma GCC unroll 8
+    for (int u = 0; u < V; ++u) {
+      const Packet preactivation = ploadu<Packet>(z + i * kRow + u * kLanes);
+      const Packet active = pcmp_lt(zero, preactivation);
+      dv[u] = pmadd(weight, pmax(preactivation, zero), dv[u]);
+      pstoreu(g + i * kRow + u * kLanes, pand(active, pmul(weight, v[u])));
+      any[u] = por(any[u], active);
+      sum[u] = padd(sum[u], pand(active, key));
+    }
   }
-  pstoreu(output_velocity, dv);
-  pstoreu(lit, any);
-  // A neuron with output weight 0 is not pushed.
-  pstoreu(pattern, pselect(pcmp_eq(v, zero), zero, sum));
+#pragma GCC unroll 8
+  for (int u = 0; u < V; ++u) {
+    pstoreu(output_velocity + u * kLanes, dv[u]);
+    pstoreu(lit + u * kLanes, any[u]);
+    // A neuron with output weight 0 is not pushed.
+    pstoreu(pattern + u * kLanes, pselect(pcmp_eq(v[u], zero), zero, sum[u]));
+  }
 }
 
 /// Whether any bit is set; of the numbers of a comparison, those that are true.
@@ -138,6 +149,7 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
     : labels_(labels),
       panels_(width),
       padded_rows_(block_count(labels.size(), kStripRows) * kStripRows),
+      outputs_(panels_, padded_rows_),
       loss_(loss),
       trained_(trained),
       team_(team),
@@ -148,42 +160,58 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
   for (Index i = 0; i < keys_.size(); ++i) keys_[i] = key_of(i);
 }
 
-double TwoLayerObjective::evaluate_margins(const double* preactivations, const double* output) {
-  last_preactivations_ = preactivations;
-  last_output_ = output;
-  const Index n = examples();
-  margins_.resize(n);
-  const double work = 2.0 * static_cast<double>(panels_.size(n));
-  team_.for_each(block_count(n, kExampleBlock), work, nullptr, [&](Index index) {
-    const Block rows = block_at(index, n, kExampleBlock);
-    for (Index i = rows.begin; i < rows.begin + rows.size; ++i) {
-      margins_[i] = labels_[i] * output_of_row(panels_, preactivations, padded_rows_, i, output);
-    }
+void NetworkOutputs::see(Index panel, Block rows, const double* preactivations) {
+  const Index first = panels_.first_column(panel);
+  with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
+    outputs_of_rows<vectors>(preactivations, rows.size, output_ + first,
+                             &parts_(first / kLanes, rows.begin), parts_.cols());
   });
+}
+
+void NetworkOutputs::sum(Vector& outputs) const {
+  outputs.setZero();
+  for (Index u = 0; u < parts_.rows(); ++u) {
+    outputs += parts_.row(u).head(outputs.size()).transpose();
+  }
+}
+
+void TwoLayerObjective::show_preactivations(const double* preactivations) {
+  const double work = 2.0 * static_cast<double>(panels_.size(examples()));
+  team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
+    outputs_.see(panel, {0, padded_rows_}, preactivations + panels_.offset(panel, padded_rows_));
+  });
+}
+
+double TwoLayerObjective::evaluate_margins() {
+  margins_.resize(examples());
+  outputs_.sum(margins_);
+  margins_.array() *= labels_.array();
   return log_loss_weights(loss_, margins_, weights_);
 }
 
 void TwoLayerObjective::backpropagate(const double* preactivations, const double* output,
                                       double* backpropagated, double* output_velocity) {
+  last_preactivations_ = preactivations;
+  last_output_ = output;
   const Vector signed_weights = weights_.cwiseProduct(labels_);
   const double work = 4.0 * static_cast<double>(panels_.size(examples()));
   team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
     const Index stride = panels_.vectors(panel) * kLanes;
-    const Index offset = panels_.offset(panel, padded_rows_);
     const Index first = panels_.first_column(panel);
-    for (Index u = 0; u < stride; u += kLanes) {
-      backpropagate_neurons(preactivations + offset + u, stride, signed_weights, keys_,
-                            output + first + u, backpropagated + offset + u,
-                            output_velocity + first + u, lit_.data() + first + u,
-                            patterns_.data() + first + u);
-      if (kink_ramp_ > 0.0) {
-        const double* z = preactivations + offset + u;
-        smooth_kinks(z, stride, examples(), inverse_ramp(z, stride, examples(), kink_ramp_),
-                     backpropagated + offset + u);
+    const double* z = preactivations + panels_.offset(panel, padded_rows_);
+    double* g = backpropagated + panels_.offset(panel, padded_rows_);
+    with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
+      backpropagate_panel<vectors>(z, signed_weights, keys_, output + first, g,
+                                   output_velocity + first, lit_.data() + first,
+                                   patterns_.data() + first);
+    });
+    if (kink_ramp_ > 0.0) {
+      for (Index u = 0; u < stride; u += kLanes) {
+        smooth_kinks(z + u, stride, examples(), inverse_ramp(z + u, stride, examples(), kink_ramp_),
+                     g + u);
       }
     }
-    std::fill(backpropagated + offset + examples() * stride,
-              backpropagated + offset + padded_rows_ * stride, 0.0);
+    std::fill(g + examples() * stride, g + padded_rows_ * stride, 0.0);
   });
   if (!trained_.output) {
     std::fill(output_velocity, output_velocity + panels_.padded_width(), 0.0);
@@ -291,8 +319,8 @@ PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& lab
   const Matrix features = with_bias_feature(inputs);
   examples_by_row_ = Strips(features);
   examples_by_column_ = Strips(features.transpose());
-  preactivations_.resize(panels_.size(padded_rows_));
-  backpropagated_.resize(panels_.size(padded_rows_));
+  preactivations_ = large_vector(panels_.size(padded_rows_));
+  backpropagated_ = large_vector(panels_.size(padded_rows_));
 }
 
 Index PrimalObjective::size() const {
@@ -309,8 +337,9 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const Index rows = examples_by_column_.padded_rows();
   velocity.resize(size());
   const double* output = theta.data() + panels_.size(rows);
+  outputs_.set_weights(output);
   multiply_weights(theta);
-  const double log_loss = evaluate_margins(preactivations_.data(), output);
+  const double log_loss = evaluate_margins();
   backpropagate(preactivations_.data(), output, backpropagated_.data(),
                 velocity.data() + panels_.size(rows));
   multiply_backpropagated(examples_by_column_, backpropagated_.data(), output, velocity.data());
@@ -322,8 +351,8 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
 void PrimalObjective::multiply_weights(const Vector& theta) {
   const Index rows = examples_by_column_.padded_rows();
   if (resting_.empty() || resting_neurons_moved(theta)) {
-    multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), team_,
-             control_);
+    multiply(examples_by_row_, panels_, theta.data(), rows, preactivations_.data(), team_, control_,
+             &outputs_);
     return;
   }
   const Panels awake(static_cast<Index>(awake_.size()));
@@ -337,6 +366,7 @@ void PrimalObjective::multiply_weights(const Vector& theta) {
   }
   scatter_columns(awake, awake_preactivations_.data(), padded_rows_, panels_, awake_,
                   preactivations_.data());
+  show_preactivations(preactivations_.data());
 }
 
 bool PrimalObjective::resting_neurons_moved(const Vector& theta) const {
@@ -380,7 +410,7 @@ Vector PrimalObjective::pack(const Network& network) const {
   Matrix columns(examples_by_column_.rows(), panels_.width());
   columns.topRows(dim_) = network.weights.transpose();
   columns.bottomRows(1) = network.bias.transpose();
-  Vector theta(size());
+  Vector theta = large_vector(size());
   panels_.pack(columns, rows, theta.data());
   panels_.pack(network.output.transpose(), 1, theta.data() + panels_.size(rows));
   return theta;
@@ -412,7 +442,8 @@ GramObjective::GramObjective(const MatrixView& inputs, const VectorView& labels,
 Index GramObjective::size() const { return 2 * block() + panels_.padded_width(); }
 
 Vector GramObjective::start() const {
-  Vector theta = Vector::Zero(size());
+  Vector theta = large_vector(size());
+  theta.setZero();
   theta.segment(block(), block()) = initial_preactivations_;
   theta.tail(panels_.padded_width()).head(panels_.width()) = initial_.output;
   return theta;
@@ -422,7 +453,9 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
   velocity.resize(size());
   const double* preactivations = theta.data() + block();
   const double* output = theta.data() + 2 * block();
-  const double log_loss = evaluate_margins(preactivations, output);
+  outputs_.set_weights(output);
+  show_preactivations(preactivations);
+  const double log_loss = evaluate_margins();
   backpropagate(preactivations, output, velocity.data(), velocity.data() + 2 * block());
   multiply_backpropagated(gram_, velocity.data(), output, velocity.data() + block());
   return log_loss;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <type_traits>
 #include <vector>
 
 #include "reluflow/control.hpp"
+#include "reluflow/parallel.hpp"
 #include "reluflow/team.hpp"
 #include "reluflow/types.hpp"
 
@@ -17,6 +19,19 @@ inline constexpr int kLanes = Eigen::internal::packet_traits<double>::size;
 /// the other, its operands and a broadcast fill the registers.
 inline constexpr int kPanelVectors = 3;
 inline constexpr int kStripRows = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 8 : 4;
+
+/// Calls call(V) with the number of SIMD vectors in a row of a panel as a constant of the compiler.
+template <class Call>
+void with_panel_vectors(int vectors, const Call& call) {
+  switch (vectors) {
+    case 1:
+      return call(std::integral_constant<int, 1>());
+    case 2:
+      return call(std::integral_constant<int, 2>());
+    default:
+      return call(std::integral_constant<int, kPanelVectors>());
+  }
+}
 
 /// Where one column of a panel matrix lies: its first entry, and the way to the next.
 struct Lane {
@@ -87,11 +102,20 @@ class Strips {
   Vector data_;
 };
 
+/// Sees the tiles of a product as they are finished, while they are in the cache: in any order,
+/// from any thread, each once.
+class TileObserver {
+ public:
+  virtual ~TileObserver() = default;
+  /// Rows of a panel, whole strips of them, which begin at `numbers`.
+  virtual void see(Index panel, Block rows, const double* numbers) = 0;
+};
+
 /// right (at least left.columns() rows) -> out = left * right (left.padded_rows() rows), both panel
 /// matrices. Every number is summed in one fixed order, whatever the number of threads. Returns
 /// false when `control` asked to stop.
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
-              double* out, Team& team, Control* control);
+              double* out, Team& team, Control* control, TileObserver* observer = nullptr);
 
 /// The same with the given columns of left alone, one for each row of `right`.
 bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,

@@ -22,6 +22,25 @@ struct LossGradient {
   Network velocity;  ///< -grad log L
 };
 
+/// N(x_i) = sum_j v_j relu(z_ij), from the tiles of the pre-activations in whatever order they
+/// come: sums over every SIMD vector of neurons on their own first, then over the vectors in order.
+class NetworkOutputs final : public TileObserver {
+ public:
+  NetworkOutputs(const Panels& panels, Index padded_rows)
+      : panels_(panels), parts_(Matrix::Zero(panels.padded_width() / kLanes, padded_rows)) {}
+
+  /// The output weights v, padded like the panels.
+  void set_weights(const double* output) { output_ = output; }
+  void see(Index panel, Block rows, const double* preactivations) override;
+  /// Fills `outputs` with those of the first examples, once all tiles were seen.
+  void sum(Vector& outputs) const;
+
+ private:
+  const Panels& panels_;
+  const double* output_ = nullptr;
+  Matrix parts_;  // (vectors of neurons, padded rows)
+};
+
 /// What both forms of the two-layer objective share: from pre-activations, kept as a panel matrix,
 /// to margins and to their gradient.
 class TwoLayerObjective : public Objective {
@@ -40,8 +59,10 @@ class TwoLayerObjective : public Objective {
                     Team& team, Control* control);
 
   Index examples() const { return labels_.size(); }
-  /// Margins, example weights and log L of the network with these pre-activations.
-  double evaluate_margins(const double* preactivations, const double* output);
+  /// Shows `outputs_` all pre-activations.
+  void show_preactivations(const double* preactivations);
+  /// Margins, example weights and log L of the network whose pre-activations `outputs_` has seen.
+  double evaluate_margins();
   /// d(-log L)/d(pre-activations), and the velocity of the output weights (zero where they are not
   /// trained); follows evaluate_margins.
   void backpropagate(const double* preactivations, const double* output, double* backpropagated,
@@ -55,6 +76,7 @@ class TwoLayerObjective : public Objective {
   Vector labels_;
   Panels panels_;
   Index padded_rows_;  // of panel matrices with one row an example
+  NetworkOutputs outputs_;
   MarginLoss loss_;
   Trained trained_;
   double kink_ramp_ = 0.0;
