@@ -46,11 +46,12 @@ ARCHITECTURES = {
     "an output a cluster, noise 0.2": {
         "targets": "clusters",
         "noise": 0.2,
-        "width": 512,
         "log_inverse_loss": 100.0,
     },
-    "an output a cluster": {"targets": "clusters", "width": 512, "log_inverse_loss": 100.0},
+    "an output a cluster": {"targets": "clusters", "log_inverse_loss": 100.0},
 }
+# Units a cluster of networks with one output a cluster, which share them.
+UNITS_A_CLUSTER = 16
 
 
 def settings(k, seed, **given):
@@ -113,7 +114,8 @@ def of_architecture(name, k, seed):
     from reluflow.experiments.deep import TrainedDeep, measure_flow, measure_radii
 
     start = time.process_time()
-    given = settings(k, seed, test_points=20, shifted_points=200, **ARCHITECTURES[name])
+    architecture = {"width": UNITS_A_CLUSTER * k, **ARCHITECTURES[name]}
+    given = settings(k, seed, **{"test_points": 20, "shifted_points": 200, **architecture})
     trained = TrainedDeep(given)
     flow = measure_flow(trained).scalars
     return {
