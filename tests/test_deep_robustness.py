@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import reluflow as rf
-from reluflow.robustness._deep_rays import first_crossings, restricted
+from reluflow.robustness._deep_rays import _walk, first_crossings, restricted
 from reluflow.robustness._deep_search import input_gradients, lipschitz
 
 SHAPES = [
@@ -52,6 +54,85 @@ def test_first_crossings_are_those_of_a_fine_grid(shape):
         assert found[i] == expected or expected - 2.1e-3 <= found[i] <= expected + 1e-9
         if np.isfinite(found[i]) and found[i] > 0:
             assert y[i] * net((X[i] + found[i] * (1 + 1e-9) * u[i])[None])[0] <= 1e-9
+
+
+SHALLOW = [
+    {},
+    {"activation": "leaky_relu", "slope": 0.3},
+    {"skip": True, "bias": "all"},
+    {"bias": "none"},
+    {"class_labels": [1, -1]},
+    {"class_labels": [1, -1, 1, 1, -1, 1]},
+    {"class_labels": [1, -1, -1, 1, -1], "activation": "leaky_relu", "bias": "all"},
+    {"class_labels": [1, -1, -1], "skip": True, "bias": "none"},
+]
+
+
+def brute_first_flip(net, x, u, y, longest):
+    """From values of the network where y N(x + t u) may have corners: at kinks, and where two
+    outputs meet within a piece; between them it is a line.
+    """
+    bias = np.zeros(len(net.weights[0])) if net.biases[0] is None else net.biases[0]
+    kinks = -(net.weights[0] @ x + bias) / (net.weights[0] @ u)
+    ends = np.unique([0.0, *kinks[(kinks > 0) & (kinks < longest)], longest])
+    corners = list(ends)
+    for a, b in itertools.pairwise(ends):
+        at_a, at_b = net.logits(np.stack([x + a * u, x + b * u]))
+        before, after = at_a[:, None] - at_a, at_b[:, None] - at_b
+        meet = before * after < 0
+        corners += list(a + (b - a) * before[meet] / (before - after)[meet])
+    t = np.unique(corners)
+    margin = y * net(x + t[:, None] * u)
+    # Of dead networks that are 0 up to rounding.
+    flipped = margin <= 1e-13
+    if not flipped.any():
+        return np.inf
+    i = flipped.argmax()
+    if i == 0:
+        return 0.0
+    share = margin[i - 1] / (margin[i - 1] - margin[i])
+    return t[i - 1] + min(share, 1.0) * (t[i] - t[i - 1])
+
+
+@pytest.mark.parametrize("shape", SHALLOW, ids=str)
+@pytest.mark.parametrize(("seed", "width"), [(0, 8), (1, 40)])
+def test_all_kinks_at_once_give_the_first_flip_of_brute_force(shape, seed, width):
+    net = random_net(seed, width=width, depth=2, **shape)
+    X, y = classified(net, n=30)
+    rng = np.random.default_rng(100 + seed)
+    u, longest = rng.standard_normal(X.shape), rng.uniform(0, 8, len(X))
+    y[:2] *= -1
+    found = first_crossings(net, X, u, y, longest=longest)
+    expected = [brute_first_flip(net, *ray) for ray in zip(X, u, y, longest, strict=True)]
+    assert 5 <= np.isfinite(found).sum() < 30
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    piece_by_piece = _walk(net, X, u, y, longest)
+    np.testing.assert_allclose(found, piece_by_piece, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("longest", [2.0, np.inf])
+def test_a_flip_and_its_return_between_two_kinks_are_seen(longest):
+    # Own outputs 1 - t and t - 1 and a rival of 1/4 from 0 on: flipped from 3/4 to 5/4 alone. The
+    # only kinks are at 3 and later.
+    net = rf.DeepNet(
+        [np.array([[1.0], [1.0]]), np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])],
+        [np.array([0.0, -3.0]), np.array([1.0, -1.0, 0.25])],
+        class_labels=[1, 1, -1],
+    )
+    ray = (np.zeros((1, 1)), np.ones((1, 1)), np.ones(1))
+    assert first_crossings(net, *ray, longest=np.array([longest])) == pytest.approx(0.75)
+    assert first_crossings(net, *ray, longest=np.array([0.7])) == np.inf
+
+
+def test_a_network_flips_where_its_last_unit_dies():
+    # Sums of 60 units' outputs end at 0 but for rounding, and the network is 0 from there on.
+    rng = np.random.default_rng(0)
+    start, fall, output = rng.uniform(0.1, 1, (3, 60))
+    net = rf.DeepNet([-fall[:, None], output[None]], [start, None])
+    found = first_crossings(
+        net, np.zeros((1, 1)), np.ones((1, 1)), np.ones(1), longest=np.array([np.inf])
+    )
+    assert found == pytest.approx((start / fall).max(), rel=1e-12)
 
 
 @pytest.mark.parametrize("shape", POLYGONS[:3], ids=str)

@@ -8,6 +8,7 @@ import numpy as np
 
 from reluflow._validation import BoolArray, FloatArray
 from reluflow.deep_network import DeepNet
+from reluflow.robustness._shallow_rays import first_flips, first_overtaking
 
 # Pieces of a network's restriction to a ray, at most.
 _MOST_PIECES = 100_000
@@ -45,8 +46,9 @@ def first_crossings(
     """Smallest t in [0, longest] with y N(x + t u) <= 0 for each point x and direction u.
 
     Infinite where there is none. Exact up to rounding for piecewise linear activations: the rays
-    are walked from piece to piece. For polynomial ones ``grid`` points are searched, and the first
-    change of sign bisected: a crossing and its return between two of them go unseen.
+    are walked from piece to piece, those of depth 2 from the sorted kinks. For polynomial ones
+    ``grid`` points are searched, and the first change of sign bisected: a crossing and its return
+    between two of them go unseen.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def first_crossings(
     labels, longest : ndarray, shape (n,)
     """
     if piecewise_linear(net):
-        return _walk(net, points, directions, labels, longest)
+        walk = first_flips if net.depth == 2 else _walk
+        return walk(net, points, directions, labels, longest)
     return _search(net, points, directions, labels, longest, grid)
 
 
@@ -132,31 +135,16 @@ def _flip_within(net: DeepNet, jet: _Jet, labels: FloatArray) -> FloatArray:
     """Distance at which some output of the other label reaches all of the own label."""
     value, slope = jet.values[-1], jet.slopes[-1]
     if net.class_labels is None:
-        return _first_nonpositive(labels * value[:, 0], labels * slope[:, 0])
+        alone = labels[:, None, None]
+        return first_overtaking(alone * value[:, :, None], alone * slope[:, :, None])
     nearest = np.full(len(value), np.inf)
     for sign in (-1.0, 1.0):
         rows = labels == sign
         own, rivals = net.class_labels == sign, net.class_labels != sign
-        # Own output less rival: a rival wins where all of these are at most 0, an interval of t.
         gap = value[rows][:, own, None] - value[rows][:, None, rivals]
         change = slope[rows][:, own, None] - slope[rows][:, None, rivals]
-        begin = _first_nonpositive(gap, change).max(axis=1)
-        end = _last_nonpositive(gap, change).min(axis=1)
-        nearest[rows] = np.where(begin <= end, begin, np.inf).min(axis=1)
+        nearest[rows] = first_overtaking(gap, change)
     return nearest
-
-
-def _first_nonpositive(value: FloatArray, slope: FloatArray) -> FloatArray:
-    """Smallest t >= 0 with value + t slope <= 0, infinite where there is none."""
-    falls = slope < 0
-    root = -value / np.where(falls, slope, -1.0)
-    return np.where(value <= 0, 0.0, np.where(falls, root, np.inf))
-
-
-def _last_nonpositive(value: FloatArray, slope: FloatArray) -> FloatArray:
-    """Largest t with value + t slope <= 0, infinite where there is no end."""
-    rises = slope > 0
-    return np.where(rises, -value / np.where(rises, slope, 1.0), np.inf)
 
 
 def _search(
