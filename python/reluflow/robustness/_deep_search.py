@@ -18,6 +18,9 @@ from reluflow.robustness._deep_rays import (
 
 # Directions that are followed further, of each point: the shortest after their first crossing.
 _FOLLOWED = 4
+# The same at depth 2, where a ray costs little: with many outputs the shortest at first is often
+# not the shortest in the end.
+_FOLLOWED_SHALLOW = 40
 _RANDOM_STARTS = 2
 _ROUNDS = 100
 _SMALLEST_TURN = 1e-4
@@ -153,7 +156,8 @@ class _Rays:
         longest = np.full(len(u), reach)
         lengths = first_crossings(net, points[owners], u, labels[owners], longest=longest)
         rays = cls(net, points, labels, owners, u, lengths)
-        return rays.keep(_FOLLOWED)
+        shallow = net.depth == 2 and piecewise_linear(net)
+        return rays.keep(_FOLLOWED_SHALLOW if shallow else _FOLLOWED)
 
     def keep(self, count: int) -> _Rays:
         """The shortest rays of every point that flip."""
