@@ -50,7 +50,7 @@ ARCHITECTURES = {
     },
     "an output a cluster": {"targets": "clusters", "log_inverse_loss": 100.0},
 }
-# Units a cluster of networks with one output a cluster, which share them.
+# Units a cluster of networks with one output a cluster.
 UNITS_A_CLUSTER = 16
 
 

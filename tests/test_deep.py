@@ -206,6 +206,14 @@ def test_a_drawn_network_is_balanced(depth, bias):
         assert np.linalg.norm(hidden) == pytest.approx(40 * 0.3 / math.sqrt(40), rel=0.08)
 
 
+def test_units_of_a_drawn_network_favour_one_output_each():
+    net = DeepNet.init(2, 8, 30, 0.3, class_labels=[1, -1, 1], seed=3)
+    np.testing.assert_array_equal(net.weights[1].argmax(axis=0), [0, 1, 2, 0, 1, 2, 0, 1])
+    # Balanced: as long as the input weights.
+    np.testing.assert_allclose(np.linalg.norm(net.weights[1], axis=0), 0.3)
+    np.testing.assert_allclose(net.weights[1].sum(axis=0), 0.3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -170,7 +170,8 @@ class DeepNet:
 
         Rows of the first layer are random directions of norm ``scale``; entries of hidden layers
         are N(0, scale^2 / width); output weights are +-``scale``, half of the signs positive
-        (random signs where there are several outputs); biases and skip connection are zero.
+        (where there are several outputs each unit has the weight ``scale`` to one of them, in turn,
+        and 0 to the others); biases and skip connection are zero.
 
         Parameters
         ----------
@@ -210,7 +211,8 @@ class DeepNet:
         ]
         signs = alternating_signs(width)[None]
         if outputs > 1:
-            signs = rng.choice([-1.0, 1.0], (outputs, width))
+            # Balanced only if a unit's output weights are as long as its input weights.
+            signs = np.equal.outer(np.arange(outputs), np.arange(width) % outputs).astype(float)
         weights = [first, *hidden, scale * signs]
         biased = {"none": 0, "first": 1, "all": depth}[bias]
         return cls(
