@@ -276,8 +276,7 @@ class Integration {
     constexpr double kOvershoot = 1e-3, kLeastOvershoot = 1e-6;
     const double beyond = std::max(kOvershoot * missing, kLeastOvershoot * std::abs(target));
     if (slope > 0.0) {
-      h_ = std::min(
-          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / speed_});
+      h_ = std::min({h_, (missing + beyond) / slope, options_.largest_move * norm_ / speed_});
     }
   }
 
