@@ -115,7 +115,7 @@ def test_threads_respect_affinity():
 def test_no_more_threads_than_the_process_may_use():
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from reluflow._threads import resolve_num_threads as threads; print(threads(3), threads(1))"
+        "from reluflow._threads import resolve_num_threads as used; print(used(3), used(1))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.split() == [b"1", b"1"]

@@ -141,6 +141,7 @@ class Integration {
       : objective_(objective),
         theta_(theta),
         options_(options),
+        team_(team),
         control_(control),
         observer_(observer),
         stepper_(make_stepper(options.method, objective, team, control)) {}
@@ -238,8 +239,7 @@ class Integration {
     if (control_.reason() != StopReason::none) return;  // a stopped evaluation is no evaluation
     point_.evaluations += stepper_->evaluations(h_);
     const double end_norm = std::sqrt(objective_.squared_norm(stepper_->end()));
-    const double error = std::sqrt(objective_.squared_difference_norm(stepper_->error())) /
-                         (options_.rtol * std::max(norm_, end_norm));
+    const double error = stepper_->error() / (options_.rtol * std::max(norm_, end_norm));
     just_rejected_ = !acceptable(error, log_loss);
     if (just_rejected_) {
       ++rejected_;
@@ -281,7 +281,7 @@ class Integration {
   }
 
   double velocity_norm() const {
-    return std::sqrt(objective_.squared_difference_norm(stepper_->velocity()));
+    return std::sqrt(squared_difference_norm(objective_, team_, stepper_->velocity()));
   }
 
   void note() {
@@ -304,6 +304,7 @@ class Integration {
   Objective& objective_;
   Vector& theta_;
   const FlowOptions& options_;
+  Team& team_;
   Control& control_;
   const FlowObserver& observer_;
   std::unique_ptr<Stepper> stepper_;

@@ -336,10 +336,8 @@ Index PrimalObjective::size() const {
   return panels_.size(examples_by_column_.padded_rows()) + panels_.padded_width();
 }
 
-double PrimalObjective::squared_norm(const Vector& theta) const { return dot(team_, theta, theta); }
-
-double PrimalObjective::squared_difference_norm(const Vector& difference) const {
-  return dot(team_, difference, difference);
+double PrimalObjective::squared_norm(const Vector& theta) const {
+  return reluflow::squared_norm(team_, theta);
 }
 
 double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
@@ -471,12 +469,6 @@ double GramObjective::squared_norm(const Vector& theta) const {
          dot(team_, theta.head(block()),
              theta.segment(block(), block()) + initial_preactivations_) +
          theta.tail(panels_.padded_width()).squaredNorm();
-}
-
-double GramObjective::squared_difference_norm(const Vector& difference) const {
-  // ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
-  return std::max(0.0, dot(team_, difference.head(block()), difference.segment(block(), block()))) +
-         difference.tail(panels_.padded_width()).squaredNorm();
 }
 
 Network GramObjective::unpack_difference(const Vector& difference) const {

@@ -122,7 +122,6 @@ class PrimalObjective final : public TwoLayerObjective {
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override;
-  double squared_difference_norm(const Vector& difference) const override;
 
   Vector pack(const Network& network) const;
   Network unpack(const Vector& theta) const;
@@ -163,7 +162,8 @@ class GramObjective final : public TwoLayerObjective {
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override;
-  double squared_difference_norm(const Vector& difference) const override;
+  /// ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
+  Index paired() const override { return block(); }
 
   Vector start() const;
   /// A difference of two thetas, or a velocity, in the network's own parameters.
