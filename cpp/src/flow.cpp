@@ -168,7 +168,7 @@ class Integration {
       log_loss_ = std::numeric_limits<double>::quiet_NaN();
       margins_.setConstant(log_loss_);
     }
-    speed_ = velocity_norm();
+    speed_ = norm_of(stepper_->velocity());
     h_ = speed_ > 0.0 ? kFirstRelativeMove * norm_ / speed_ : 0.0;
     note();
   }
@@ -250,7 +250,7 @@ class Integration {
     stepper_->accept(theta_);
     log_loss_ = log_loss;
     norm_ = end_norm;
-    speed_ = velocity_norm();
+    speed_ = norm_of(stepper_->velocity());
     margins_ = objective_.margins();
     point_.rescaled_time += h_;
     h_ = controller_.after_accepted(h_, error);
@@ -259,8 +259,12 @@ class Integration {
 
   bool acceptable(double error, double log_loss) const {
     if (!(error <= 1.0)) return false;
-    // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
-    if (objective_.comes_to_rest()) return log_loss <= log_loss_;
+    // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance. Where
+    // rounding leaves it as it is the gradient has to fall, or steps could go round in a circle.
+    if (objective_.comes_to_rest()) {
+      return log_loss < log_loss_ ||
+             (log_loss == log_loss_ && norm_of(stepper_->end_velocity()) < speed_);
+    }
     // Where the flow slides along a kink, steps that end on its other side may raise log L a
     // little.
     const bool rises = options_.descend && log_loss > log_loss_ + options_.rtol;
@@ -280,8 +284,8 @@ class Integration {
     }
   }
 
-  double velocity_norm() const {
-    return std::sqrt(squared_difference_norm(objective_, team_, stepper_->velocity()));
+  double norm_of(const Vector& velocity) const {
+    return std::sqrt(squared_difference_norm(objective_, team_, velocity));
   }
 
   void note() {

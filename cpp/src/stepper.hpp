@@ -39,6 +39,7 @@ class Stepper {
   Vector& velocity() { return velocity_; }
   const Vector& velocity() const { return velocity_; }
   const Vector& end() const { return end_; }
+  const Vector& end_velocity() const { return end_velocity_; }
   /// Norm of the estimated error of the last attempt, in the network's parameters.
   double error() const { return error_; }
 
