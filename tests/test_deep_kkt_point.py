@@ -241,7 +241,64 @@ def test_options_of_two_layers_are_refused(option):
         rf.kkt_point(rf.DeepNet.init(3, 4, 3, seed=0), data, **asked)
 
 
-def test_limits_of_flows_are_of_two_layers():
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_limit_of_a_flow_of_depth_2_is_that_of_two_layers(seed):
+    clusters = rf.ClusterModel.orthogonal(4, 300, 0.5, seed=seed)
+    data, net = clusters.sample(24, seed + 1), rf.DeepNet.init(2, 30, 300, seed=seed + 2)
+    found = rf.flow_limit(net, data, num_threads=1)
+    expected = rf.flow_limit(net.to_two_layer(), data, num_threads=1)
+    assert found.status == expected.status == "converged"
+    assert found.normalized_margin == pytest.approx(expected.normalized_margin, rel=1e-10)
+    np.testing.assert_allclose(
+        found.multipliers, expected.multipliers, atol=1e-7 * expected.multipliers.max()
+    )
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_the_limit_of_a_deep_flow_is_that_of_a_much_longer_one(depth):
+    _, data = trained(depth, 0.5)
+    net = rf.DeepNet.init(depth, 30, data.dim, seed=2)
+    limit = rf.flow_limit(net, data)
+    assert limit.status == "converged"
+    assert limit.stationarity <= 1e-8
+    assert limit.settled
+    assert limit.frozen_at < limit.flow.log_inverse_loss
+    far = rf.gradient_flow(net, data, log_inverse_loss=1e5)
+    expected = rf.kkt_point(far, data)
+    assert limit.normalized_margin == pytest.approx(expected.normalized_margin, rel=1e-9)
+    # The flow gets nearer to it, like a power of 1/log(1/L).
+    assert expected.angle < limit.angle_to_flow == limit.angle
+    # Before groups had formed there was no point.
+    assert limit.predictions[0].status == "not_solved"
+    assert np.isnan(limit.predictions[0].normalized_margin)
+    assert limit.predictions[-1].agrees
+    assert "prediction froze" in str(limit)
+    assert limit.to_dict()["flow"]["status"] == "converged"
+
+
+def test_limits_of_deep_flows_that_do_not_come_about():
+    _, data = trained(3, 0.5)
+    net = rf.DeepNet.init(3, 30, data.dim, seed=2)
+    assert rf.flow_limit(net, data, max_log_inverse_loss=1.0).status == "not_settled"
+    assert rf.flow_limit(net, data, max_seconds=0.0).status == "max_seconds"
+    cut = rf.flow_limit(net, data, max_evaluations=5)
+    assert cut.status == "max_evaluations"
+    # Not yet classified: the network as it is, without multipliers.
+    assert cut.stationarity == pytest.approx(1)
+    assert not cut.multipliers.any()
+
+
+def test_what_has_no_limit_is_refused():
     data = rf.Dataset(np.eye(3), [1, -1, 1])
-    with pytest.raises(TypeError, match="follow a DeepNet with gradient_flow and hand the result"):
-        rf.flow_limit(rf.DeepNet.init(3, 4, 3, seed=0), data)
+    net = rf.DeepNet.init(3, 4, 3, seed=0)
+    with pytest.raises(TypeError, match="net must be a TwoLayerNet or a DeepNet; got Dataset"):
+        rf.flow_limit(data, data)
+    for option in ({"train_output": False}, {"probe_starts": 2}):
+        with pytest.raises(ValueError, match=r"is for two-layer networks; leave it out"):
+            rf.flow_limit(net, data, **option)
+    with pytest.raises(ValueError, match="KKT points are found for depths 2, 3, 4"):
+        rf.flow_limit(rf.DeepNet.init(5, 4, 3, seed=0), data)
+    with pytest.raises(ValueError, match="bias=False needs a network without biases"):
+        rf.flow_limit(net, data, bias=False)
+    with pytest.raises(ValueError, match="loss='hinge' has minimisers"):
+        rf.flow_limit(net, data, loss="hinge")

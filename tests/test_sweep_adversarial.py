@@ -7,7 +7,12 @@ import pytest
 
 import reluflow as rf
 from reluflow.experiments import SpecError, read_study
-from reluflow.experiments.adversarial import ADVERSARIAL
+from reluflow.experiments.adversarial import (
+    ADVERSARIAL,
+    clusters_a_neuron,
+    neurons_a_label,
+    theory_price,
+)
 from reluflow.experiments.frontier import FRONTIER
 
 
@@ -29,6 +34,70 @@ def test_what_is_measured_of_adversarial_training():
     assert 0 <= found["descent_overstates"] <= 1
     again = ADVERSARIAL.run(settings(), ADVERSARIAL.outputs[:1]).scalars
     assert all(found[name] == value for name, value in again.items())
+
+
+def test_participation_counts_clusters_of_a_neuron_and_neurons_of_a_label():
+    # Four clusters of length 2 on the axes, labels +, -, +, -. Of the neurons of label + one serves
+    # both clusters alike, another is parallel to it; the one of - serves one cluster.
+    clusters = rf.ClusterModel(2 * np.eye(4), [1, -1, 1, -1], 1.0)
+    both, second = np.array([1.0, 0, 1, 0]), np.eye(4)[1]
+    averaging = rf.TwoLayerNet([both, 3 * both, second], np.zeros(3), [1, 2, -5])
+    # Masses sqrt 2, 6 sqrt 2 and 5; two clusters, two, and one.
+    mass = 7 * np.sqrt(2)
+    expected = (2 * mass + 5) / (mass + 5)
+    assert clusters_a_neuron(averaging, clusters) == pytest.approx(expected)
+    # Parallel neurons are one, whatever their masses.
+    assert neurons_a_label(averaging) == pytest.approx(1)
+    decoupled = rf.TwoLayerNet(np.eye(4), np.zeros(4), clusters.labels)
+    assert clusters_a_neuron(decoupled, clusters) == pytest.approx(1)
+    assert neurons_a_label(decoupled) == pytest.approx(2)
+    # Activity on clusters of the other label, and neurons that serve no cluster, do not count.
+    idle = rf.TwoLayerNet([both + 9 * second, -both, second], np.zeros(3), [1, 1, -1])
+    length = np.sqrt(83)
+    assert clusters_a_neuron(idle, clusters) == pytest.approx((2 * length + 1) / (length + 1))
+
+
+def test_neurons_leave_clusters_beyond_the_threshold():
+    # One neuron serves both clusters of its label below t* = .54, each has its own beyond.
+    given = {"width": 30, "per_cluster": 1, "bias": False, "init_scale": 1e-8}
+    below, beyond = (ADVERSARIAL.run(settings(**given, t=t), ("flow",)).scalars for t in (0.3, 1.0))
+    assert below["clusters_a_neuron"] == pytest.approx(2, abs=0.02)
+    assert below["neurons_a_label"] == pytest.approx(1, abs=0.02)
+    assert beyond["clusters_a_neuron"] < 1.3
+    assert beyond["neurons_a_label"] == pytest.approx(2, abs=0.15)
+
+
+def test_training_on_examples_of_descent_costs_more():
+    given = {"t": 0.4, "width": 40, "per_cluster": 1, "bias": False}
+    searched, descent = (
+        ADVERSARIAL.run(settings(**given, inner=inner), ADVERSARIAL.outputs).scalars
+        for inner in ("search", "pgd")
+    )
+    assert descent["network"] == "k = 4, noise 0, trained by PGD-10"
+    assert searched["network"] == "k = 4, noise 0"
+    assert descent["flow_status"] == searched["flow_status"] == "converged"
+    assert descent["price"] > 1.05 * searched["price"]
+    assert descent["search_worse_than_descent"] == 0
+
+
+def test_a_network_that_dies_at_its_adversarial_examples_has_no_price():
+    # Descent from few neurons near the largest radius: all margins in the balls end at 0.
+    given = {"t": 1.25, "inner": "pgd", "per_cluster": 1, "bias": False}
+    found = ADVERSARIAL.run(settings(**given), ADVERSARIAL.outputs).scalars
+    assert found["flow_status"] == "not_robustly_separable"
+    assert found["robust_train_accuracy"] == 0
+    for name in ("price", "clusters_a_neuron", "neurons_a_label"):
+        assert found[name] is None
+    assert found["search_worse_than_descent"] == 0
+
+
+def test_prices_of_theory_go_to_sixteen_clusters():
+    fixed = ADVERSARIAL.complete({"n_clusters": 16, "dim": 100, "noise": 0.0, "t": 0.42})
+    expected = rf.theory.averaging_price(16, 0.42)
+    assert theory_price(fixed) == pytest.approx(expected, rel=1e-3)
+    assert theory_price(fixed | {"n_clusters": 18}) is None
+    assert theory_price(fixed | {"n_clusters": 18, "t": 0.4}) is not None
+    assert theory_price(fixed | {"t": 3.0}) is None
 
 
 def test_without_adversary_it_is_the_clean_flow():

@@ -63,6 +63,7 @@ from .generalization import (
     test_error,
 )
 from .kkt import (
+    DeepFlowLimit,
     DeepKKTCertificate,
     DeepKKTPoint,
     FlowLimit,
@@ -108,6 +109,7 @@ __all__ = [
     "ClusterModel",
     "Comparison",
     "Dataset",
+    "DeepFlowLimit",
     "DeepFlowResult",
     "DeepKKTCertificate",
     "DeepKKTPoint",

@@ -18,8 +18,8 @@ from reluflow.adversarial import adversarial_examples
 from reluflow.data import Dataset
 from reluflow.network import TwoLayerNet
 
-# Beyond, the networks of the program have too many neurons.
-_MOST_CLUSTERS = 8
+# Of the linear program: beyond, its networks have too many neurons.
+MOST_CLUSTERS = 16
 _FIRST_GRID = 13
 _REFINEMENTS = 3
 _MOST_ROUNDS = 60
@@ -63,7 +63,8 @@ def averaging_threshold(n_clusters: int) -> float:
 
     The multipliers of the averaging network are known, and by linear-programming duality it is
     optimal if and only if no other neuron gains more than it costs. Neurons that are equal on p
-    clusters of their label, on the others of it, and on the other label are tried.
+    clusters of their label, on the others of it, and on the other label are tried; the one that
+    leaves out a single cluster is the first to gain.
     """
     from scipy.optimize import brentq
 
@@ -104,7 +105,7 @@ def _largest_gain(h: int, t: float) -> float:
         return -gain(np.array([1.0, *w]), p)
 
     best = -math.inf
-    for p in sorted({*range(1, min(h, 4)), h // 2}):
+    for p in sorted({1, h // 2, h - 2, h - 1} - {0}):
         for rest, other in itertools.product((-0.1, 0.2), (-0.4, 0.0)):
             found: Any = minimize(
                 loss,
@@ -148,12 +149,12 @@ def infinite_width_price(n_clusters: int, t: float) -> RobustPrice:
     Raises
     ------
     ValueError
-        If k is odd or above 8, or t sqrt(d/k) reaches half the distance sqrt(d/2) between means.
+        If k is odd or above 16, or t sqrt(d/k) reaches half the distance sqrt(d/2) between means.
     """
     k = as_positive_int("n_clusters", n_clusters, minimum=2)
     t = as_number("t", t, at_least=0)
-    if k % 2 or k > _MOST_CLUSTERS:
-        raise ValueError(f"n_clusters must be even and at most {_MOST_CLUSTERS}; got {k}")
+    if k % 2 or k > MOST_CLUSTERS:
+        raise ValueError(f"n_clusters must be even and at most {MOST_CLUSTERS}; got {k}")
     if t >= math.sqrt(k / 2):
         raise ValueError(f"t must be below sqrt(k/2) = {math.sqrt(k / 2):.6g}; got {t:g}")
     program = _Program(k // 2, t / math.sqrt(k))

@@ -10,6 +10,7 @@ from scipy.special import log_ndtr
 
 from reluflow._results import Result
 from reluflow._robust_price import (
+    MOST_CLUSTERS,
     RobustPrice,
     averaging_price,
     averaging_share,
@@ -21,6 +22,7 @@ from reluflow.data import AssumptionReport, ClusterModel
 
 __all__ = [
     "FREI",
+    "MOST_CLUSTERS",
     "Prediction",
     "RobustPrice",
     "averaging_price",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ SETTINGS = (
     Setting("bias", "flag", "whether biases are trained", True),
     Setting("init_scale", "number", "size of the initial network", 1e-5, above=0),
     Setting("inner", "text", "how adversarial examples are sought", "search", choices=INNER),
+    Setting("inner_steps", "integer", "of projected gradient descent in training", 10, minimum=1),
     Setting("log_inverse_loss", "number", "log(1/L) at which the flow ends", 100.0, above=0),
     Setting("rtol", "number", "error allowed a step", 3e-2, above=0),
     Setting("max_evaluations", "integer", "gradients allowed", 20_000, minimum=1),
@@ -97,6 +98,7 @@ class TrainedAdversarially:
                 num_threads=1,
                 adversarial_radius=self.radius,
                 inner=settings["inner"],
+                inner_steps=settings["inner_steps"],
             )
             flows.append(flow)
             left -= flow.evaluations
@@ -145,6 +147,9 @@ def measure_flow(trained: TrainedAdversarially) -> Record:
         "price": price,
         "theory_price": expected,
         "price_over_theory": price / expected if price and expected else None,
+        # Neurons that are dead at adversarial examples serve nothing.
+        "clusters_a_neuron": clusters_a_neuron(trained.net, trained.clusters) if price else None,
+        "neurons_a_label": neurons_a_label(trained.net) if price else None,
     }
     return Record(scalars)
 
@@ -157,7 +162,44 @@ def theory_price(settings: Settings) -> float | None:
     # Averaging is the cheapest below .4, for any number of clusters (docs/theory.md, section 10.4).
     if t <= 0.4:
         return theory.averaging_price(k, t)
-    return theory.infinite_width_price(k, t).price if k <= 8 else None
+    return _cheapest(k, t) if k <= theory.MOST_CLUSTERS else None
+
+
+@cache
+def _cheapest(k: int, t: float) -> float:
+    """Networks of one problem share it."""
+    return theory.infinite_width_price(k, t).price
+
+
+def clusters_a_neuron(net: TwoLayerNet, clusters: ClusterModel) -> float:
+    """How many clusters of its label a neuron serves: participation numbers, averaged with masses.
+
+    (sum_q a_q)^2 / sum_q a_q^2 of its activations a_q at the means of its own label, the mass being
+    |v_j| ||w_j||: k/2 where one neuron serves all alike, 1 where each has a neuron of its own.
+    """
+    own = np.sign(net.v)[:, None] == clusters.labels
+    active = np.where(own, np.maximum(clusters.means @ net.W.T + net.b, 0).T, 0)
+    squares = (active**2).sum(axis=1)
+    mass = np.where(squares > 0, np.abs(net.v) * np.linalg.norm(net.W, axis=1), 0)
+    numbers = active.sum(axis=1) ** 2 / np.where(squares > 0, squares, 1)
+    return float(mass @ numbers / mass.sum())
+
+
+def neurons_a_label(net: TwoLayerNet) -> float:
+    """How many different neurons share the mass of a label, the mean over labels.
+
+    1 / tr rho^2, rho = sum_j c_j u_j u_j^T of unit weights u_j and their shares c_j of the mass: 1
+    where all are parallel, m where there are m orthogonal ones of one mass.
+    """
+    numbers = []
+    lengths = np.linalg.norm(net.W, axis=1)
+    for sign in (-1, 1):
+        kept = (np.sign(net.v) == sign) & (lengths > 0)
+        mass = np.abs(net.v[kept]) * lengths[kept]
+        share = mass / mass.sum()
+        units = net.W[kept] / lengths[kept, None]
+        numbers.append(1 / float(share @ (units @ units.T) ** 2 @ share))
+    return float(np.mean(numbers))
 
 
 def measure_radii(trained: TrainedAdversarially) -> Record:
@@ -170,6 +212,7 @@ def measure_radii(trained: TrainedAdversarially) -> Record:
         "radius_median_bound": float(np.median(found.lower_bound)) / root,
         "radius_proved": float(found.proved.mean()),
         "trained_for_over_root_d": trained.radius / root,
+        "averaging_radius_over_root_d": 1 / math.sqrt(trained.settings["n_clusters"]),
         "largest_radius_over_root_d": math.sqrt(0.5),
     }
     return Record(scalars, {"radius": found.radius})
@@ -185,7 +228,8 @@ def measure_descent(trained: TrainedAdversarially) -> Record:
         descent = adversarial_examples(
             flow.net, trained.data, trained.radius, inner="pgd", inner_steps=steps, num_threads=1
         )
-        scale = float(np.abs(descent.margins).max())
+        # Of a network that has died all margins are 0.
+        scale = float(np.abs(descent.margins).max()) or 1.0
         gaps.append(float((descent.margins - found.margins).max()) / scale)
         worse += int((found.margins > descent.margins + _ROUNDING * scale).sum())
     size = _BEYOND * float(np.median(trained.radii.radius))
@@ -217,7 +261,9 @@ def run_adversarial(settings: Settings, outputs: Sequence[str]) -> Record:
 
 def clusters_and_noise(settings: Settings) -> str:
     """What tells problems of a study apart, for the legend of a figure."""
-    return f"k = {settings['n_clusters']}, noise {settings['noise']:g}"
+    name = f"k = {settings['n_clusters']}, noise {settings['noise']:g}"
+    descent = settings["inner"] == "pgd"
+    return f"{name}, trained by PGD-{settings['inner_steps']}" if descent else name
 
 
 def adversarial_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
@@ -228,8 +274,10 @@ def adversarial_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[st
     return None
 
 
-# Seconds on one core: a search of one example, for a square of the width.
+# Seconds on one core: a search of one example, for a square of the width, and what descent takes
+# of that.
 _PER_SEARCH = 2.5e-8
+_DESCENT_SHARE = 0.3
 _GRADIENTS = 200.0
 
 
@@ -241,6 +289,8 @@ def adversarial_cost(settings: Settings, outputs: Sequence[str]) -> Cost:
     growth = (1 + 4 * t * t) * (1 + decades) / 3 * (3e-2 / float(settings["rtol"])) ** 0.6
     gradients = min(_GRADIENTS * growth, float(settings["max_evaluations"]))
     search = n * m * m * _PER_SEARCH
+    if settings["inner"] == "pgd":
+        search *= _DESCENT_SHARE * settings["inner_steps"] / 10
     seconds = 0.05 + gradients * search + 2e-2 * float(settings["test_points"]) * m / 50
     return Cost(seconds, 8 * (6 * d * (n + m) + 20 * m * (n + m)))
 

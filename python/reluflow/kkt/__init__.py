@@ -8,6 +8,7 @@ that an exact KKT point is near, and `slow_law` measures how groups die on the w
 
 from reluflow.kkt.certificate import KKTCertificate, RobustKKTCertificate, certify_kkt
 from reluflow.kkt.deep import DeepKKTCertificate
+from reluflow.kkt.deep_limit import DeepFlowLimit
 from reluflow.kkt.deep_point import POLISHED_DEPTHS, DeepKinks, DeepKKTPoint
 from reluflow.kkt.limit import FlowLimit, flow_limit
 from reluflow.kkt.point import Group, KKTPoint, kkt_point
@@ -18,6 +19,7 @@ from reluflow.kkt.slow_law import GroupDecay, SlowLaw, slow_law
 
 __all__ = [
     "POLISHED_DEPTHS",
+    "DeepFlowLimit",
     "DeepKKTCertificate",
     "DeepKKTPoint",
     "DeepKinks",

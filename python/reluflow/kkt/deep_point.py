@@ -139,6 +139,11 @@ def deep_kkt_point(
     tol = as_number("tol", tol, at_least=0)
     require_polished(net)
     require_classified(net, data)
+    return nearest_deep_point(net, data, tol)
+
+
+def nearest_deep_point(net: DeepNet, data: Dataset, tol: float) -> DeepKKTPoint:
+    """The KKT point near a network of a kind that is polished; ``not_solved`` if none is found."""
     inside, X = net, data.X
     if data.n + 1 < data.dim:
         # Weights outside the span of the data are zero at a KKT point.
@@ -236,8 +241,9 @@ def _assembled(
 def _unpolished(
     net: DeepNet, data: Dataset, units: Units, layers: list[FloatArray], model: Model
 ) -> DeepKKTPoint:
-    """The network itself, with multipliers zero."""
-    scaled = net.scaled(float(net.margins(data).min()) ** (-1 / net.depth))
+    """The network itself, with multipliers zero, scaled where it classifies every example."""
+    smallest = float(net.margins(data).min())
+    scaled = net.scaled(smallest ** (-1 / net.depth)) if smallest > 0 else net
     pieces = model.pieces(layers, 0.0)
     multipliers = np.zeros(len(pieces))
     residuals = deep_residuals(scaled, data, pieces, multipliers)

@@ -3,58 +3,39 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from reluflow._results import Result, Status
+from reluflow._results import Status
 from reluflow._threads import one_blas_thread
 from reluflow._validation import BoolArray, FloatArray, as_number, require_memory
 from reluflow.data import Dataset
+from reluflow.deep_network import DeepNet
 from reluflow.flow import FlowResult, gradient_flow, require_margin_maximising
+from reluflow.kkt.deep_limit import DeepFlowLimit, deep_flow_limit
 from reluflow.kkt.groups import NeuronGroups
-from reluflow.kkt.point import KKTPoint, Setting, assembled, checked_starts, without_solution
+from reluflow.kkt.point import (
+    DEEP_TOL,
+    TOL,
+    KKTPoint,
+    Setting,
+    assembled,
+    checked_starts,
+    require_of_two_layers,
+    without_solution,
+)
+from reluflow.kkt.prediction import FAR, TENFOLD, Clock, FlowPrediction, frozen_at, settled
 from reluflow.kkt.program import gram_matrix
 from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet
 from reluflow.reduction import Reduction, pays_off
 
-# Where the flow is still this far from the limit, in rad, one more prediction has to agree.
-_FAR = 0.5
 # Relative difference of multipliers within which predictions agree.
 _AGREEMENT = 1e-8
-_TENFOLD = 10.0
 # Of the flow, in neurons that are predicted to die: more than this is worth a word.
 _LARGE_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class FlowPrediction(Result):
-    """What was predicted at one moment of the flow.
-
-    Attributes
-    ----------
-    log_inverse_loss : float
-    status : Status
-        Of the KKT point computed there, before a check at full width.
-    normalized_margin : float
-        Of that point; nan where there is none.
-    pattern_changes : int
-        How often the flow's patterns were replaced by those of the solution.
-    agrees : bool
-        Whether it is the same KKT point as at the moment before.
-    evaluations : int
-        Gradients of the flow since the moment before.
-    """
-
-    log_inverse_loss: float
-    status: Status
-    normalized_margin: float
-    pattern_changes: int
-    agrees: bool
-    evaluations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +65,7 @@ class FlowLimit(KKTPoint):
     @property
     def settled(self) -> bool:
         """Whether two predictions agree near the flow, or three where that is still far."""
-        near = self.angle_to_flow <= _FAR
-        return all(p.agrees for p in self.predictions[-1 if near else -2 :])
+        return settled(self.predictions, self.angle_to_flow)
 
     @property
     def uncertainties(self) -> tuple[str, ...]:
@@ -105,7 +85,7 @@ class FlowLimit(KKTPoint):
                 f"neurons that hold {self.share_to_die:.2g} of the flow are predicted to die; "
                 "while they live, another limit is possible"
             )
-        if self.status == Status.CONVERGED and self.angle_to_flow > _FAR:
+        if self.status == Status.CONVERGED and self.angle_to_flow > FAR:
             found.append(
                 f"the flow is still {self.angle_to_flow:.2g} rad from it; follow it further "
                 "(log_inverse_loss=) to be surer"
@@ -130,6 +110,20 @@ class FlowLimit(KKTPoint):
         )
 
 
+@overload
+def flow_limit(
+    net: DeepNet,
+    data: Dataset,
+    *,
+    bias: bool = True,
+    log_inverse_loss: float = 0.1,
+    max_log_inverse_loss: float = 1e5,
+    rtol: float = 1e-2,
+    tol: float | None = None,
+    max_seconds: float | None = None,
+    **flow_settings: Any,
+) -> DeepFlowLimit: ...
+@overload
 def flow_limit(
     net: TwoLayerNet,
     data: Dataset,
@@ -139,11 +133,25 @@ def flow_limit(
     log_inverse_loss: float = 0.1,
     max_log_inverse_loss: float = 1e5,
     rtol: float = 1e-2,
-    tol: float = 1e-12,
+    tol: float | None = None,
     max_seconds: float | None = None,
     probe_starts: int = 0,
     **flow_settings: Any,
-) -> FlowLimit:
+) -> FlowLimit: ...
+def flow_limit(
+    net: TwoLayerNet | DeepNet,
+    data: Dataset,
+    *,
+    train_output: bool = True,
+    bias: bool = True,
+    log_inverse_loss: float = 0.1,
+    max_log_inverse_loss: float = 1e5,
+    rtol: float = 1e-2,
+    tol: float | None = None,
+    max_seconds: float | None = None,
+    probe_starts: int = 0,
+    **flow_settings: Any,
+) -> FlowLimit | DeepFlowLimit:
     """Where gradient flow from ``net`` tends to: the KKT point, to rounding level.
 
     The flow is followed to log(1/L) = 0.1, 1, 10, ...; at each the KKT point with its activation
@@ -153,48 +161,50 @@ def flow_limit(
     computed for. Where the dimension is far above n + m, all of it happens in the span of data and
     network (`reluflow.Reduction`), and only the answer has d coordinates.
 
+    Of a `DeepNet` of depth 2 to 4 (see `kkt_point`) predictions are made from where every example
+    is classified, and two are the same if groups, multipliers and normalised margin are.
+
     Parameters
     ----------
-    net : TwoLayerNet
+    net : TwoLayerNet or DeepNet
         Start of the flow.
     data : Dataset
     train_output, bias : bool
-        Whether v and b are trained.
+        Whether v and b are trained; a `DeepNet` trains all that it has.
     log_inverse_loss : float
         First value of log(1/L) at which a prediction is made; the next ones are ten times larger.
     max_log_inverse_loss : float
         Last value; then the status is ``not_settled``.
     rtol : float
         Error allowed a step of the flow: the limit needs its pattern alone.
-    tol : float
-        Residual up to which a KKT point is ``converged``.
+    tol : float or None
+        Residual up to which a KKT point is ``converged``; None means 1e-12, and 1e-8 for a
+        `DeepNet`.
     max_seconds : float or None
         Time after which the flow is not followed further; then the status is ``max_seconds``.
     probe_starts : int
         Starts of `global_probe` from the limit, which asks whether a larger margin exists; 0 leaves
-        it out.
+        it out. Of two layers.
     **flow_settings
         Passed to `gradient_flow`: loss, method, form, backend, num_threads, progress, ...
 
     Returns
     -------
-    FlowLimit
+    FlowLimit or DeepFlowLimit
         With the flow's own status where it cannot go on, for instance ``stuck_points``.
 
     Raises
     ------
     ValueError
-        As for `gradient_flow`, and for losses whose flow has no limit direction.
+        As for `gradient_flow`, for losses whose flow has no limit direction, and for deep networks
+        whose KKT points are not found (see `kkt_point`).
     TypeError
-        If ``net`` is a `DeepNet`.
+        If ``net`` is no network.
     """
-    if not isinstance(net, TwoLayerNet):
-        raise TypeError(
-            f"net must be a TwoLayerNet; got {type(net).__name__}: follow a DeepNet with "
-            "gradient_flow and hand the result to kkt_point"
-        )
+    if not isinstance(net, TwoLayerNet | DeepNet):
+        raise TypeError(f"net must be a TwoLayerNet or a DeepNet; got {type(net).__name__}")
     require_margin_maximising(flow_settings.get("loss", "exponential"))
-    if pays_off(net, data):
+    if isinstance(net, TwoLayerNet) and pays_off(net, data):
         reduction = Reduction.of(net, data)
         found = flow_limit(
             reduction.net,
@@ -213,9 +223,16 @@ def flow_limit(
         return replace(found, net=reduction.lift(found.net), flow=flow)
     target = as_number("log_inverse_loss", log_inverse_loss, above=0)
     last = as_number("max_log_inverse_loss", max_log_inverse_loss, at_least=target)
-    tol = as_number("tol", tol, at_least=0)
+    if isinstance(net, DeepNet):
+        require_of_two_layers(
+            {"train_output=False": not train_output, "probe_starts": bool(probe_starts)}
+        )
+        flow_settings |= {"bias": bias, "rtol": rtol}
+        tol = as_number("tol", DEEP_TOL if tol is None else tol, at_least=0)
+        return deep_flow_limit(net, data, target, last, tol, max_seconds, flow_settings)
+    tol = as_number("tol", TOL if tol is None else tol, at_least=0)
     setting = Setting(train_output, bias, tol, checked_starts(probe_starts, train_output))
-    clock = _Clock(max_seconds)
+    clock = Clock(max_seconds)
     predictor = _Predictor(data, setting, flow_settings.get("num_threads"))
     while True:
         flow = gradient_flow(
@@ -241,7 +258,7 @@ def flow_limit(
                 return limit
             if clock.remaining() == 0:
                 return replace(limit, status=Status.MAX_SECONDS)
-        net, target = flow.net, min(_TENFOLD * target, last)
+        net, target = flow.net, min(TENFOLD * target, last)
 
 
 class _Predictor:
@@ -288,19 +305,6 @@ class _Predictor:
         with one_blas_thread():
             point = assembled(flow.net, self._data, self._solved, self._stuck, self._setting)
         return _limit(point, status, flow, tuple(self._predictions))
-
-
-class _Clock:
-    """What is left of a time limit."""
-
-    def __init__(self, max_seconds: float | None) -> None:
-        self._limit = max_seconds
-        self._start = time.perf_counter()
-
-    def remaining(self) -> float | None:
-        if self._limit is None:
-            return None
-        return max(0.0, self._limit - (time.perf_counter() - self._start))
 
 
 def _prediction(
@@ -360,15 +364,12 @@ def _limit(
     # The check at full width has the last word.
     accepted = status in (Status.CONVERGED, Status.DEGENERATE)
     inherited["status"] = point.status if accepted else status
-    frozen = len(predictions) - 1
-    while predictions[frozen].agrees:
-        frozen -= 1
     return FlowLimit(
         **inherited,
         flow=flow,
         angle_to_flow=angle(flow.net, point.net),
         share_to_die=_share_to_die(flow.net, point.net),
-        frozen_at=predictions[frozen].log_inverse_loss,
+        frozen_at=frozen_at(predictions),
         predictions=predictions,
     )
 

@@ -23,7 +23,7 @@ from reluflow.kkt.solve import Solved, solve_groups
 from reluflow.network import TwoLayerNet, require_dim
 
 # Residuals up to which points count as converged.
-_TOL, _DEEP_TOL = 1e-12, 1e-8
+TOL, DEEP_TOL = 1e-12, 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +234,8 @@ def kkt_point(
             "correct_pattern": correct_pattern,
             "probe_starts": bool(probe_starts),
         }
-        _require_of_two_layers(asked)
-        return deep_kkt_point(flow_or_net, data, _DEEP_TOL if tol is None else tol)
+        require_of_two_layers(asked)
+        return deep_kkt_point(flow_or_net, data, DEEP_TOL if tol is None else tol)
     net = flow_or_net.net if isinstance(flow_or_net, FlowResult) else flow_or_net
     if isinstance(flow_or_net, FlowResult) and flow_or_net.status == Status.NOT_SEPARABLE:
         raise ValueError(
@@ -247,7 +247,7 @@ def kkt_point(
         raise ValueError(
             f"bias=False needs a network with zero biases; {np.count_nonzero(net.b)} are not zero"
         )
-    tol = as_number("tol", _TOL if tol is None else tol, at_least=0)
+    tol = as_number("tol", TOL if tol is None else tol, at_least=0)
     require_memory("the Gram matrix", 8.0 * 3 * data.n**2)
     with one_blas_thread():
         groups = NeuronGroups.of(net, data)
@@ -262,7 +262,8 @@ def kkt_point(
         return assembled(net, data, solved, stuck, setting)
 
 
-def _require_of_two_layers(asked: dict[str, bool]) -> None:
+def require_of_two_layers(asked: dict[str, bool]) -> None:
+    """Refuses options, by name, that were asked for of a deep network."""
     for name, wanted in asked.items():
         if wanted:
             raise ValueError(f"{name} is for two-layer networks; leave it out for a DeepNet")
