@@ -308,8 +308,9 @@ class _Flow:
     def _acceptable(self, error: float, end: Evaluation) -> bool:
         if not error <= 1.0:
             return False
-        # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance. Where
-        # rounding leaves it as it is the gradient has to fall, or steps could go round in a circle.
+        # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
+        # Where rounding leaves it as it is the gradient has to fall, or steps could go round in a
+        # circle.
         rise = end.log_loss - self.here.log_loss
         if self.model.comes_to_rest:
             falls = np.linalg.norm(end.velocity) < np.linalg.norm(self.here.velocity)
