@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from reluflow import _dispatch, reference
+from reluflow import _dispatch, _threads, reference
 
 # A run in the background of a shell ignores Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,6 +23,14 @@ settings.load_profile("untimed")
 sys.path.insert(0, str(Path(__file__).parent))
 
 NATIVE_LEVELS = _dispatch.usable_levels()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def more_threads_than_cores():
+    """Lets tests have the threads that they ask for, however few cores there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_threads, "at_most_available", lambda threads: threads)
+        yield
 
 
 @pytest.fixture(params=["numpy", *NATIVE_LEVELS])

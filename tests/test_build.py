@@ -109,7 +109,16 @@ def test_threads_respect_affinity():
         assert _threads.available_threads() == 1
     finally:
         os.sched_setaffinity(0, before)
-    assert _threads.resolve_num_threads(3) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity here")
+def test_no_more_threads_than_the_process_may_use():
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from reluflow._threads import resolve_num_threads as used; print(used(3), used(1))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.split() == [b"1", b"1"]
 
 
 def set_cgroups(monkeypatch, folder, own, files):

@@ -141,6 +141,7 @@ class Integration {
       : objective_(objective),
         theta_(theta),
         options_(options),
+        team_(team),
         control_(control),
         observer_(observer),
         stepper_(make_stepper(options.method, objective, team, control)) {}
@@ -167,7 +168,7 @@ class Integration {
       log_loss_ = std::numeric_limits<double>::quiet_NaN();
       margins_.setConstant(log_loss_);
     }
-    speed_ = velocity_norm();
+    speed_ = norm_of(stepper_->velocity());
     h_ = speed_ > 0.0 ? kFirstRelativeMove * norm_ / speed_ : 0.0;
     note();
   }
@@ -238,8 +239,7 @@ class Integration {
     if (control_.reason() != StopReason::none) return;  // a stopped evaluation is no evaluation
     point_.evaluations += stepper_->evaluations(h_);
     const double end_norm = std::sqrt(objective_.squared_norm(stepper_->end()));
-    const double error = std::sqrt(objective_.squared_difference_norm(stepper_->error())) /
-                         (options_.rtol * std::max(norm_, end_norm));
+    const double error = stepper_->error() / (options_.rtol * std::max(norm_, end_norm));
     just_rejected_ = !acceptable(error, log_loss);
     if (just_rejected_) {
       ++rejected_;
@@ -250,7 +250,7 @@ class Integration {
     stepper_->accept(theta_);
     log_loss_ = log_loss;
     norm_ = end_norm;
-    speed_ = velocity_norm();
+    speed_ = norm_of(stepper_->velocity());
     margins_ = objective_.margins();
     point_.rescaled_time += h_;
     h_ = controller_.after_accepted(h_, error);
@@ -259,8 +259,12 @@ class Integration {
 
   bool acceptable(double error, double log_loss) const {
     if (!(error <= 1.0)) return false;
-    // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
-    if (objective_.comes_to_rest()) return log_loss <= log_loss_;
+    // L may be 0 where it has minimisers; there it also never rises, whatever the tolerance. Where
+    // rounding leaves it as it is the gradient has to fall, or steps could go round in a circle.
+    if (objective_.comes_to_rest()) {
+      return log_loss < log_loss_ ||
+             (log_loss == log_loss_ && norm_of(stepper_->end_velocity()) < speed_);
+    }
     // Where the flow slides along a kink, steps that end on its other side may raise log L a
     // little.
     const bool rises = options_.descend && log_loss > log_loss_ + options_.rtol;
@@ -276,13 +280,12 @@ class Integration {
     constexpr double kOvershoot = 1e-3, kLeastOvershoot = 1e-6;
     const double beyond = std::max(kOvershoot * missing, kLeastOvershoot * std::abs(target));
     if (slope > 0.0) {
-      h_ = std::min(
-          {h_, (missing + beyond) / slope, options_.largest_move * norm_ / speed_});
+      h_ = std::min({h_, (missing + beyond) / slope, options_.largest_move * norm_ / speed_});
     }
   }
 
-  double velocity_norm() const {
-    return std::sqrt(objective_.squared_difference_norm(stepper_->velocity()));
+  double norm_of(const Vector& velocity) const {
+    return std::sqrt(squared_difference_norm(objective_, team_, velocity));
   }
 
   void note() {
@@ -305,6 +308,7 @@ class Integration {
   Objective& objective_;
   Vector& theta_;
   const FlowOptions& options_;
+  Team& team_;
   Control& control_;
   const FlowObserver& observer_;
   std::unique_ptr<Stepper> stepper_;

@@ -22,4 +22,8 @@ Vector large_vector(Index size) {
   return numbers;
 }
 
+void make_room(Vector& numbers, Index size) {
+  if (numbers.size() < size) numbers = large_vector(size);
+}
+
 }  // namespace reluflow

@@ -81,17 +81,15 @@ Index even_part(Index total, Index largest) {
 
 }  // namespace
 
-Panels::Panels(Index width) : width_(width), vectors_(block_count(width, kLanes)) {
-  const Index panels = block_count(vectors_, kPanelVectors);
-  for (Index panel = 0; panel <= panels; ++panel) {
-    first_vector_.push_back(vectors_ * panel / panels);
-  }
-}
+Panels::Panels(Index width)
+    : width_(width),
+      vectors_(block_count(width, kLanes)),
+      count_(block_count(vectors_, kPanelVectors)) {}
 
 Lane Panels::lane(Index column, Index rows) const {
   const Index vector = column / kLanes;
-  const auto after = std::upper_bound(first_vector_.begin(), first_vector_.end(), vector);
-  const Index panel = static_cast<Index>(after - first_vector_.begin()) - 1;
+  // The last one whose first vector, vectors_ * panel / count_, is not beyond this.
+  const Index panel = ((vector + 1) * count_ - 1) / vectors_;
   return {offset(panel, rows) + column - first_column(panel), vectors(panel) * kLanes};
 }
 

@@ -45,11 +45,11 @@ int RungeKuttaChebyshev::evaluations_to_prepare() const { return kMostPowerItera
 
 double RungeKuttaChebyshev::distance_from_velocity(Vector& there) {
   assign(team_, there, 2, there - velocity_);
-  return std::sqrt(objective_.squared_difference_norm(there));
+  return norm(there);
 }
 
 int RungeKuttaChebyshev::prepare(const Vector& theta) {
-  const double speed = std::sqrt(objective_.squared_difference_norm(velocity_));
+  const double speed = norm(velocity_);
   if (!(speed > 0.0)) return 0;
   // Far above rounding, and small enough that no weight of an example changes by much.
   const double size =
@@ -114,7 +114,7 @@ double RungeKuttaChebyshev::attempt(const Vector& theta, double h) {
   }
   end_.swap(previous_);
   const double log_loss = objective_.evaluate(end_, end_velocity_);
-  assign(team_, error_, 4, 0.8 * (theta - end_) + (0.4 * h) * (velocity_ + end_velocity_));
+  error_ = norm(0.8 * (theta - end_) + (0.4 * h) * (velocity_ + end_velocity_));
   return log_loss;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "reluflow/control.hpp"
 #include "reluflow/memory.hpp"
 #include "reluflow/objective.hpp"
@@ -26,7 +28,7 @@ class Stepper {
   virtual double longest(double h) const { return h; }
   /// Evaluations of a step of length h.
   virtual int evaluations(double h) const = 0;
-  /// A step of length h from theta: fills end() and error(), and returns log L at the end.
+  /// A step of length h from theta: fills end(), and returns log L there.
   virtual double attempt(const Vector& theta, double h) = 0;
   /// Goes on from where the last attempt ended; `theta` becomes end().
   void accept(Vector& theta) {
@@ -37,7 +39,9 @@ class Stepper {
   Vector& velocity() { return velocity_; }
   const Vector& velocity() const { return velocity_; }
   const Vector& end() const { return end_; }
-  const Vector& error() const { return error_; }
+  const Vector& end_velocity() const { return end_velocity_; }
+  /// Norm of the estimated error of the last attempt, in the network's parameters.
+  double error() const { return error_; }
 
  protected:
   Stepper(Objective& objective, Team& team)
@@ -45,15 +49,20 @@ class Stepper {
         team_(team),
         velocity_(large_vector(objective.size())),
         end_(large_vector(objective.size())),
-        end_velocity_(large_vector(objective.size())),
-        error_(large_vector(objective.size())) {}
+        end_velocity_(large_vector(objective.size())) {}
+
+  /// Norm of a difference of two thetas.
+  template <class Difference>
+  double norm(const Difference& difference) const {
+    return std::sqrt(squared_difference_norm(objective_, team_, difference));
+  }
 
   Objective& objective_;
   Team& team_;
   Vector velocity_;
   Vector end_;
   Vector end_velocity_;
-  Vector error_;
+  double error_ = 0.0;
 };
 
 }  // namespace reluflow

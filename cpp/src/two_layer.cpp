@@ -158,6 +158,11 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
       patterns_(panels_.padded_width()),
       lit_(panels_.padded_width()) {
   for (Index i = 0; i < keys_.size(); ++i) keys_[i] = key_of(i);
+  weighted_.reserve(static_cast<std::size_t>(examples()));
+  for (auto* neurons : {&pushed_, &active_, &by_pattern_, &leaders_}) {
+    neurons->reserve(static_cast<std::size_t>(width));
+  }
+  followers_.reserve(static_cast<std::size_t>(width));
 }
 
 void NetworkOutputs::see(Index panel, Block rows, const double* preactivations) {
@@ -193,7 +198,7 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
                                       double* backpropagated, double* output_velocity) {
   last_preactivations_ = preactivations;
   last_output_ = output;
-  const Vector signed_weights = weights_.cwiseProduct(labels_);
+  signed_weights_ = weights_.cwiseProduct(labels_);
   const double work = 4.0 * static_cast<double>(panels_.size(examples()));
   team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
     const Index stride = panels_.vectors(panel) * kLanes;
@@ -201,7 +206,7 @@ void TwoLayerObjective::backpropagate(const double* preactivations, const double
     const double* z = preactivations + panels_.offset(panel, padded_rows_);
     double* g = backpropagated + panels_.offset(panel, padded_rows_);
     with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
-      backpropagate_panel<vectors>(z, signed_weights, keys_, output + first, g,
+      backpropagate_panel<vectors>(z, signed_weights_, keys_, output + first, g,
                                    output_velocity + first, lit_.data() + first,
                                    patterns_.data() + first);
     });
@@ -233,8 +238,9 @@ void TwoLayerObjective::list_leaders(const double* backpropagated, const double*
   followers_.clear();
   if (kink_ramp_ > 0.0) return;  // then columns differ by more than their output weight
   by_pattern_ = pushed_;
-  std::stable_sort(by_pattern_.begin(), by_pattern_.end(),
-                   [this](Index j, Index l) { return patterns_[j] < patterns_[l]; });
+  std::sort(by_pattern_.begin(), by_pattern_.end(), [this](Index j, Index l) {
+    return patterns_[j] != patterns_[l] ? patterns_[j] < patterns_[l] : j < l;
+  });
   leaders_.clear();
   Index leader = -1;
   for (const Index j : by_pattern_) {
@@ -279,14 +285,14 @@ void TwoLayerObjective::multiply_backpropagated(const Strips& left, const double
   if (width < panels_.width()) std::fill(out, out + panels_.size(out_rows), 0.0);
   if (rows == 0 || width == 0) return;
   const Panels leaders(width);
-  gathered_.resize(leaders.size(rows));
+  make_room(gathered_, panels_.size(padded_rows_));
   gather_columns(panels_, backpropagated, weighted_, padded_rows_, leaders_, leaders,
                  gathered_.data());
   if (width == panels_.width()) {
     multiply(left, weighted_, leaders, gathered_.data(), out, team_, control_);
     return;
   }
-  product_.resize(leaders.size(out_rows));
+  make_room(product_, panels_.size(out_rows));
   if (!multiply(left, weighted_, leaders, gathered_.data(), product_.data(), team_, control_)) {
     return;
   }
@@ -315,7 +321,10 @@ std::vector<Index> TwoLayerObjective::unreachable() const {
 
 PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& labels, Index width,
                                  MarginLoss loss, Trained trained, Team& team, Control* control)
-    : TwoLayerObjective(labels, width, loss, trained, team, control), dim_(inputs.cols()) {
+    : TwoLayerObjective(labels, width, loss, trained, team, control),
+      dim_(inputs.cols()),
+      features_(first_indices(dim_ + 1)),
+      neurons_(first_indices(width)) {
   const Matrix features = with_bias_feature(inputs);
   examples_by_row_ = Strips(features);
   examples_by_column_ = Strips(features.transpose());
@@ -327,10 +336,8 @@ Index PrimalObjective::size() const {
   return panels_.size(examples_by_column_.padded_rows()) + panels_.padded_width();
 }
 
-double PrimalObjective::squared_norm(const Vector& theta) const { return dot(team_, theta, theta); }
-
-double PrimalObjective::squared_difference_norm(const Vector& difference) const {
-  return dot(team_, difference, difference);
+double PrimalObjective::squared_norm(const Vector& theta) const {
+  return reluflow::squared_norm(team_, theta);
 }
 
 double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
@@ -356,10 +363,9 @@ void PrimalObjective::multiply_weights(const Vector& theta) {
     return;
   }
   const Panels awake(static_cast<Index>(awake_.size()));
-  awake_weights_.resize(awake.size(dim_ + 1));
-  awake_preactivations_.resize(awake.size(padded_rows_));
-  gather_columns(panels_, theta.data(), first_indices(dim_ + 1), rows, awake_, awake,
-                 awake_weights_.data());
+  make_room(awake_weights_, panels_.size(dim_ + 1));
+  make_room(awake_preactivations_, panels_.size(padded_rows_));
+  gather_columns(panels_, theta.data(), features_, rows, awake_, awake, awake_weights_.data());
   if (!multiply(examples_by_row_, awake, awake_weights_.data(), dim_ + 1,
                 awake_preactivations_.data(), team_, control_)) {
     return;
@@ -371,37 +377,33 @@ void PrimalObjective::multiply_weights(const Vector& theta) {
 
 bool PrimalObjective::resting_neurons_moved(const Vector& theta) const {
   const Index rows = examples_by_column_.padded_rows();
-  for (std::size_t j = 0; j < resting_.size(); ++j) {
-    const Lane lane = panels_.lane(resting_[j], rows);
+  const double* remembered = resting_columns_.data();
+  for (const Index j : resting_) {
+    const Lane lane = panels_.lane(j, rows);
     for (Index i = 0; i <= dim_; ++i) {
-      if (theta[lane.offset + i * lane.stride] != resting_columns_(static_cast<Index>(j), i)) {
-        return true;
-      }
+      if (theta[lane.offset + i * lane.stride] != *remembered++) return true;
     }
   }
   return false;
 }
 
 void PrimalObjective::remember_resting_neurons(const Vector& theta) {
+  resting_.clear();
   // Fewer awake neurons, but as many vectors of them: nothing would be saved.
   const auto awake = static_cast<Index>(active_.size());
   if (awake == 0 || Panels(awake).padded_width() == panels_.padded_width() ||
       (control_ && control_->reason() != StopReason::none)) {
-    resting_.clear();
     return;
   }
   awake_ = active_;
-  const std::vector<Index> all = first_indices(panels_.width());
-  resting_.clear();
-  std::set_difference(all.begin(), all.end(), awake_.begin(), awake_.end(),
+  std::set_difference(neurons_.begin(), neurons_.end(), awake_.begin(), awake_.end(),
                       std::back_inserter(resting_));
-  resting_columns_.resize(static_cast<Index>(resting_.size()), dim_ + 1);
+  make_room(resting_columns_, static_cast<Index>(resting_.size()) * (dim_ + 1));
   const Index rows = examples_by_column_.padded_rows();
-  for (std::size_t j = 0; j < resting_.size(); ++j) {
-    const Lane lane = panels_.lane(resting_[j], rows);
-    for (Index i = 0; i <= dim_; ++i) {
-      resting_columns_(static_cast<Index>(j), i) = theta[lane.offset + i * lane.stride];
-    }
+  double* remembered = resting_columns_.data();
+  for (const Index j : resting_) {
+    const Lane lane = panels_.lane(j, rows);
+    for (Index i = 0; i <= dim_; ++i) *remembered++ = theta[lane.offset + i * lane.stride];
   }
 }
 
@@ -467,12 +469,6 @@ double GramObjective::squared_norm(const Vector& theta) const {
          dot(team_, theta.head(block()),
              theta.segment(block(), block()) + initial_preactivations_) +
          theta.tail(panels_.padded_width()).squaredNorm();
-}
-
-double GramObjective::squared_difference_norm(const Vector& difference) const {
-  // ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
-  return std::max(0.0, dot(team_, difference.head(block()), difference.segment(block(), block()))) +
-         difference.tail(panels_.padded_width()).squaredNorm();
 }
 
 Network GramObjective::unpack_difference(const Vector& difference) const {

@@ -28,10 +28,15 @@ def available_threads() -> int:
 
 
 def resolve_num_threads(num_threads: int | None) -> int:
-    """``num_threads`` as given, or all cores that this process may use."""
+    """``num_threads``, but no more than the cores that this process may use; or all of them."""
     if num_threads is None:
         return available_threads()
-    return as_positive_int("num_threads", num_threads)
+    return at_most_available(as_positive_int("num_threads", num_threads))
+
+
+def at_most_available(threads: int) -> int:
+    """No more than the cores that this process may use."""
+    return threads if threads == 1 else min(threads, available_threads())
 
 
 @contextlib.contextmanager

@@ -139,7 +139,8 @@ def adversarial_examples(
     spread : float
         With the search, also minima up to this much above the smallest one of their example.
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
     backend : {"native", "numpy"}
 
     Raises

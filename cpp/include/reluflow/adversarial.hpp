@@ -53,7 +53,6 @@ class AdversarialObjective final : public Objective {
   Index size() const override { return width_ * (examples_.inputs.cols() + 2); }
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override { return theta.squaredNorm(); }
-  double squared_difference_norm(const Vector& d) const override { return d.squaredNorm(); }
   /// Examples that no neuron of their own label is active on, unperturbed.
   std::vector<Index> unreachable() const override;
   bool comes_to_rest() const override { return has_minimizer(loss_); }

@@ -53,7 +53,6 @@ class DeepObjective final : public Objective {
   Index size() const override { return architecture_.size(); }
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override { return theta.squaredNorm(); }
-  double squared_difference_norm(const Vector& d) const override { return d.squaredNorm(); }
   double normalized_margin(double margin, double norm) const override;
   /// Examples that a layer without active units hides from all parameters.
   std::vector<Index> unreachable() const override;

@@ -8,4 +8,8 @@ namespace reluflow {
 /// walks through it wait less for the translation of addresses.
 Vector large_vector(Index size);
 
+/// Room for at least so many numbers, which are undefined where there was less: memory that is made
+/// once and used again.
+void make_room(Vector& numbers, Index size);
+
 }  // namespace reluflow

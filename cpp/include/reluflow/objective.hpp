@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
+#include "reluflow/team.hpp"
 #include "reluflow/types.hpp"
+#include "reluflow/vectors.hpp"
 
 namespace reluflow {
 
@@ -20,8 +23,9 @@ class Objective {
   /// Squared Euclidean norm of the network's parameters at theta.
   virtual double squared_norm(const Vector& theta) const = 0;
 
-  /// Squared Euclidean norm, in the network's parameters, of a difference of two thetas.
-  virtual double squared_difference_norm(const Vector& difference) const = 0;
+  /// In the network's parameters a difference d of two thetas has the squared Euclidean norm
+  /// d[0, p) . d[p, 2p) + ||d[2p, ..)||^2, with this p: 0 where theta is the parameters themselves.
+  virtual Index paired() const { return 0; }
 
   /// A margin over the power of the norm that makes it invariant under scaling of the parameters.
   virtual double normalized_margin(double margin, double norm) const {
@@ -45,5 +49,16 @@ class Objective {
   Vector margins_;
   Vector weights_;
 };
+
+/// Squared Euclidean norm, in the network's parameters, of an Eigen expression that is a difference
+/// of two thetas.
+template <class Difference>
+double squared_difference_norm(const Objective& objective, Team& team,
+                               const Difference& difference) {
+  const Index p = objective.paired();
+  const double rest = squared_norm(team, difference.tail(difference.size() - 2 * p));
+  if (p == 0) return rest;
+  return std::max(0.0, dot(team, difference.head(p), difference.segment(p, p))) + rest;
+}
 
 }  // namespace reluflow

@@ -47,15 +47,12 @@ class Panels {
 
   Index width() const { return width_; }
   Index padded_width() const { return vectors_ * kLanes; }
-  Index count() const { return static_cast<Index>(first_vector_.size()) - 1; }
+  Index count() const { return count_; }
   /// SIMD vectors in a row of a panel.
   int vectors(Index panel) const {
-    const auto p = static_cast<std::size_t>(panel);
-    return static_cast<int>(first_vector_[p + 1] - first_vector_[p]);
+    return static_cast<int>(first_vector(panel + 1) - first_vector(panel));
   }
-  Index first_column(Index panel) const {
-    return first_vector_[static_cast<std::size_t>(panel)] * kLanes;
-  }
+  Index first_column(Index panel) const { return first_vector(panel) * kLanes; }
   /// Numbers in a panel matrix with so many rows, and where one of its panels begins.
   Index size(Index rows) const { return padded_width() * rows; }
   Index offset(Index panel, Index rows) const { return first_column(panel) * rows; }
@@ -68,9 +65,12 @@ class Panels {
   void clear_row(Index row, Index rows, double* panels) const;
 
  private:
+  /// Panels are as even as can be.
+  Index first_vector(Index panel) const { return vectors_ * panel / count_; }
+
   Index width_;
   Index vectors_;
-  std::vector<Index> first_vector_;
+  Index count_;
 };
 
 /// Copies the given rows and columns of a panel matrix with `source_rows` rows into one that holds

@@ -101,7 +101,8 @@ class TwoLayerObjective : public Objective {
   void list_leaders(const double* backpropagated, const double* output);
   bool same_pattern(const double* backpropagated, Index j, Index l) const;
 
-  Vector keys_;      // of the examples
+  Vector keys_;  // of the examples
+  Vector signed_weights_;
   Vector patterns_;  // of the neurons: sums of the keys of the weighted examples they are active on
   Vector lit_;       // of the neurons: bits that are 0 where no example is active
   std::vector<Index> by_pattern_;
@@ -121,7 +122,6 @@ class PrimalObjective final : public TwoLayerObjective {
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override;
-  double squared_difference_norm(const Vector& difference) const override;
 
   Vector pack(const Network& network) const;
   Network unpack(const Vector& theta) const;
@@ -132,15 +132,17 @@ class PrimalObjective final : public TwoLayerObjective {
   void remember_resting_neurons(const Vector& theta);
 
   Index dim_;
-  Strips examples_by_row_;     // (n, d + 1), with the bias feature
-  Strips examples_by_column_;  // (d + 1, n)
+  std::vector<Index> features_;  // all of them, the bias too
+  std::vector<Index> neurons_;   // all of them
+  Strips examples_by_row_;       // (n, d + 1), with the bias feature
+  Strips examples_by_column_;    // (d + 1, n)
   Vector preactivations_;
   Vector backpropagated_;
   // Neurons that no example was active on at the last evaluation, the others, and their columns
   // then: while those stay, so do the pre-activations.
   std::vector<Index> resting_;
   std::vector<Index> awake_;
-  Matrix resting_columns_;
+  Vector resting_columns_;
   Vector awake_weights_;
   Vector awake_preactivations_;
 };
@@ -160,7 +162,8 @@ class GramObjective final : public TwoLayerObjective {
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
   double squared_norm(const Vector& theta) const override;
-  double squared_difference_norm(const Vector& difference) const override;
+  /// ||X~^T a||^2 = a . K a, and K a is the difference of the pre-activations.
+  Index paired() const override { return block(); }
 
   Vector start() const;
   /// A difference of two thetas, or a velocity, in the network's own parameters.

@@ -24,21 +24,36 @@ void assign(Team& team, Vector& out, int terms, const Expression& expression) {
   });
 }
 
-/// Sum of left * right, expressions of one length.
-template <class Left, class Right>
-double dot(Team& team, const Left& left, const Right& right) {
+/// Sum of part(begin, size) over the blocks of a vector of so many numbers, in their order.
+template <class Part>
+double sum_over_blocks(Team& team, Index total, const Part& part) {
   constexpr Index kMostBlocks = 64;
-  const Index size = std::max(kVectorBlock, block_count(left.size(), kMostBlocks));
+  const Index size = std::max(kVectorBlock, block_count(total, kMostBlocks));
   std::array<double, kMostBlocks> sums{};
-  const double work = 2 * kOperationsPerNumber * static_cast<double>(left.size());
-  team.for_each(block_count(left.size(), size), work, nullptr, [&](Index index) {
-    const Block part = block_at(index, left.size(), size);
-    sums[static_cast<std::size_t>(index)] =
-        left.segment(part.begin, part.size).dot(right.segment(part.begin, part.size));
+  const double work = 2 * kOperationsPerNumber * static_cast<double>(total);
+  team.for_each(block_count(total, size), work, nullptr, [&](Index index) {
+    const Block block = block_at(index, total, size);
+    sums[static_cast<std::size_t>(index)] = part(block.begin, block.size);
   });
   double sum = 0.0;
   for (const double s : sums) sum += s;
   return sum;
+}
+
+/// Sum of left * right, expressions of one length.
+template <class Left, class Right>
+double dot(Team& team, const Left& left, const Right& right) {
+  return sum_over_blocks(team, left.size(), [&](Index begin, Index size) {
+    return left.segment(begin, size).dot(right.segment(begin, size));
+  });
+}
+
+/// Sum of the squares of an expression.
+template <class Expression>
+double squared_norm(Team& team, const Expression& expression) {
+  return sum_over_blocks(team, expression.size(), [&](Index begin, Index size) {
+    return expression.segment(begin, size).squaredNorm();
+  });
 }
 
 }  // namespace reluflow

@@ -200,7 +200,7 @@ def double_edge(
     seed : int
         Everything random follows from it.
     num_threads : int or None
-        None means all cores that the process may use.
+        None means all cores that the process may use, which is also the most that are used.
     progress : bool
         Whether long steps show their progress.
     announce : callable or None

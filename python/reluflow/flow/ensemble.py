@@ -42,7 +42,8 @@ def gradient_flow_ensemble(
     data : Dataset or sequence of Dataset
         Examples of all flows, or of each.
     num_threads : int or None
-        Flows followed at the same time; None means all cores that the process may use.
+        Flows followed at the same time; None means all cores that the process may use, which is
+        also the most that are used.
     max_evaluations : int or None
         Gradients allowed to each flow.
     max_seconds : float or None

@@ -81,7 +81,8 @@ def gradient_flow(
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
     gram : array_like, shape (n, n), or None
         Gram matrix of the examples where it is known already, with 1 added to every entry where the
         biases are trained; the Gram form then need not compute it. It is not checked against X.

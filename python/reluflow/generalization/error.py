@@ -90,7 +90,8 @@ def test_error(
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
     progress : bool
         Whether to show a progress bar.
 

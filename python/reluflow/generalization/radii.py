@@ -240,7 +240,8 @@ def radius_distribution(
     max_seconds : float or None
         Wall time allowed; the bounds are valid whenever it ends.
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
     backend : {"native", "numpy"}
         Compiled kernels, or the NumPy reference.
 

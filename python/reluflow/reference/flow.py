@@ -288,7 +288,7 @@ class _Flow:
         trial = self.stepper.attempt(self.theta, self.here.velocity, h)
         scale = self.options.rtol * max(np.linalg.norm(self.theta), np.linalg.norm(trial.end))
         error = float(np.linalg.norm(trial.error) / scale)
-        self.just_rejected = not self._acceptable(error, trial.gradient.log_loss)
+        self.just_rejected = not self._acceptable(error, trial.gradient)
         if self.just_rejected:
             self.rejected += 1
             if error <= 1.0:
@@ -305,16 +305,19 @@ class _Flow:
         self.h *= min(5.0, max(0.2, factor))
         self._note()
 
-    def _acceptable(self, error: float, log_loss: float) -> bool:
+    def _acceptable(self, error: float, end: Evaluation) -> bool:
         if not error <= 1.0:
             return False
         # L may be 0 where it has minimisers; there it also never rises, whatever the tolerance.
-        rise = log_loss - self.here.log_loss
+        # Where rounding leaves it as it is the gradient has to fall, or steps could go round in a
+        # circle.
+        rise = end.log_loss - self.here.log_loss
         if self.model.comes_to_rest:
-            return rise <= 0
+            falls = np.linalg.norm(end.velocity) < np.linalg.norm(self.here.velocity)
+            return bool(rise < 0 or (rise == 0 and falls))
         # Where the flow slides along a kink, steps that end beyond it may raise log L a little.
         rises = self.options.descend and rise > self.options.rtol
-        return bool(np.isfinite(log_loss)) and not rises
+        return bool(np.isfinite(end.log_loss)) and not rises
 
     def _at_rest(self) -> FlowStatus | None:
         speed = float(np.linalg.norm(self.here.velocity))

@@ -83,7 +83,8 @@ def min_perturbation(
     max_nodes : int
         Nodes of branch and bound a point; 0 for none.
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
     clusters : ClusterModel or Dataset, optional
         Where searches also start: towards means of clusters of the opposite label, one by one, in
         pairs and together. Without it the points of ``X`` with the opposite label serve.

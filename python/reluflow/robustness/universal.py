@@ -222,7 +222,8 @@ def universal_perturbation(
         Whether y N = 0 counts as flipped.
     backend : {"native", "numpy"}
     num_threads : int or None
-        None means all cores that the process may use. The result does not depend on it.
+        None means all cores that the process may use, which is also the most that are used.
+        The result does not depend on it.
 
     Raises
     ------
