@@ -167,8 +167,11 @@ def measure_shape(found, shape, options):
     }
     keys = [(form, used) for form in FORMS for used in sorted({1, threads})]
     many = evaluations(shape)
+    # The first flow after the others pays for memory that they gave back: it is not counted.
     flows = {
-        (*key, count): reluflow_flow(*drawn, *key, count) for key in keys for count in (1, many)
+        (*key, count): reluflow_flow(*drawn, *key, max(1, count))
+        for key in keys
+        for count in (0, 1, many)
     }
     times = interleaved({**flows, **peers}, repeats=options.repeats)
     peak = fma_peak.measure()
