@@ -247,3 +247,15 @@ def test_bad_problems_are_refused():
         rf.gradient_flow(biased, problem.data, bias=False)
     with pytest.raises(TypeError, match="takes a TwoLayerNet or a DeepNet and a Dataset"):
         rf.gradient_flow(problem.net, (problem.data.X, problem.data.y))
+
+
+@pytest.mark.parametrize(("form", "numbers"), [("primal", 2 * 4000 * 100), ("gram", 2 * 4000**2)])
+def test_what_does_not_fit_is_refused_before_anything_is_allocated(monkeypatch, form, numbers):
+    # At least the examples as the kernel keeps them: by row and by column, or their Gram matrix and
+    # the strips of it.
+    X = np.random.default_rng(0).standard_normal((4000, 100))
+    data = rf.Dataset(X, np.tile([1, -1], 2000))
+    net = rf.TwoLayerNet.init(3, 100, 1.0)
+    monkeypatch.setattr("reluflow._validation.available_memory", lambda: 8.0 * numbers)
+    with pytest.raises(MemoryError, match=rf"the {form} flow needs .* GiB; .* GiB are available"):
+        rf.gradient_flow(net, data, form=form)

@@ -212,8 +212,10 @@ def require_margin_maximising(loss: str) -> None:
 
 def _working_bytes(form: str, data: Dataset, net: TwoLayerNet) -> float:
     n, d, m = float(data.n), float(data.dim), float(net.width)
+    # The vectors of a step; the examples as the kernel keeps them, and copies on the way there.
     state = 2 * n * m if form == "gram" else m * d
-    return 8 * (9 * state + (n * n if form == "gram" else 0) + 2 * n * m + 2 * m * d)
+    kept = 2 * n * n if form == "gram" else 4 * n * d
+    return 8 * (7 * state + kept + 2 * n * m + 2 * m * d)
 
 
 def _or_infinity(name: str, value: int | None) -> float:
