@@ -169,9 +169,10 @@ class DeepNet:
         """A balanced random network, small where ``scale`` is.
 
         Rows of the first layer are random directions of norm ``scale``; entries of hidden layers
-        are N(0, scale^2 / width); output weights are +-``scale``, half of the signs positive
-        (where there are several outputs each unit has the weight ``scale`` to one of them, in turn,
-        and 0 to the others); biases and skip connection are zero.
+        are N(0, scale^2 / width); output weights are +-``scale``, half of the signs positive;
+        biases and skip connection are zero. Where there are several outputs, signs are random; at
+        depth 2 each unit has the weight ``scale`` to one output instead, in turn, and 0 to the
+        others. About half of the units die then, so that an output needs several.
 
         Parameters
         ----------
@@ -210,9 +211,11 @@ class DeepNet:
             for _ in range(depth - 2)
         ]
         signs = alternating_signs(width)[None]
-        if outputs > 1:
-            # Balanced only if a unit's output weights are as long as its input weights.
+        if outputs > 1 and depth == 2:
             signs = np.equal.outer(np.arange(outputs), np.arange(width) % outputs).astype(float)
+        elif outputs > 1:
+            # With one output each, units above the first layer may leave clusters that none serves.
+            signs = rng.choice([-1.0, 1.0], (outputs, width))
         weights = [first, *hidden, scale * signs]
         biased = {"none": 0, "first": 1, "all": depth}[bias]
         return cls(
