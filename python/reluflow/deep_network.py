@@ -172,7 +172,7 @@ class DeepNet:
         are N(0, scale^2 / width); output weights are +-``scale``, half of the signs positive;
         biases and skip connection are zero. Where there are several outputs, signs are random; at
         depth 2 each unit has the weight ``scale`` to one output instead, in turn, and 0 to the
-        others. About half of the units die then, so that an output needs several.
+        others, so that an output needs a few units: the only one may die.
 
         Parameters
         ----------
