@@ -165,6 +165,35 @@ Strips::Strips(const ConstMatrixRef& matrix)
 
 namespace {
 
+/// How the tiles of a product are dealt out: blocks of strips, few enough to stay in the
+/// second-level cache, by ranges of panels, so that more threads do not read more. Every tile is
+/// computed whole by one task: the cut leaves no trace in the result.
+class TaskGrid {
+ public:
+  TaskGrid(Index strips, Index panels, Index cached_strips, int threads)
+      : strips_(strips), panels_(panels) {
+    constexpr Index kTasksPerThread = 4;
+    const Index wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    const Index largest = std::max<Index>(1, cached_strips);
+    const Index ranges = std::min(panels, block_count(wanted, block_count(strips, largest)));
+    panels_a_task_ = block_count(panels, ranges);
+    const Index rows_of_tasks = block_count(wanted, block_count(panels, panels_a_task_));
+    strips_a_task_ = even_part(strips, std::min(largest, block_count(strips, rows_of_tasks)));
+  }
+
+  Index count() const { return block_count(strips_, strips_a_task_) * ranges(); }
+  Block strips(Index task) const { return block_at(task / ranges(), strips_, strips_a_task_); }
+  Block panels(Index task) const { return block_at(task % ranges(), panels_, panels_a_task_); }
+
+ private:
+  Index ranges() const { return block_count(panels_, panels_a_task_); }
+
+  Index strips_;
+  Index panels_;
+  Index strips_a_task_;
+  Index panels_a_task_;
+};
+
 /// left * right over `total` columns of left: all in order, or those listed where Chosen.
 template <bool Chosen>
 bool multiply_columns(const Strips& left, const Index* columns, Index total, const Panels& panels,
@@ -174,31 +203,30 @@ bool multiply_columns(const Strips& left, const Index* columns, Index total, con
   const Index rows = left.padded_rows();
   const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
                       static_cast<double>(panels.padded_width());
-  // Every tile is computed whole by one task, so the cut into tasks leaves no trace in the result.
-  constexpr Index kTasksPerThread = 4;
-  const Index tasks = team.size() > 1 ? kTasksPerThread * team.size() : 1;
-  const Index cached = std::max<Index>(1, kCachedNumbers / (depth * kStripRows));
-  const Index strips = even_part(left.count(), std::min(cached, block_count(left.count(), tasks)));
-  return team.for_each(block_count(left.count(), strips), work, control, [&](Index task) {
-    const Block part = block_at(task, left.count(), strips);
+  const TaskGrid grid(left.count(), panels.count(), kCachedNumbers / (depth * kStripRows),
+                      team.size());
+  return team.for_each(grid.count(), work, control, [&](Index task) {
+    const Block part = grid.strips(task), range = grid.panels(task);
     for (Index k = 0; k < total; k += depth) {
       const Index length = std::min(depth, total - k);
       const bool finished = k + length == total;
       const Index* chosen = Chosen ? columns + k : nullptr;
       const Index next_column = finished ? 0 : Chosen ? columns[k + length] : k + length;
-      for (Index panel = 0; panel < panels.count(); ++panel) {
+      for (Index panel = range.begin; panel < range.begin + range.size; ++panel) {
         const Index row_size = panels.vectors(panel) * kLanes;
         const double* factor = right + panels.offset(panel, right_rows) + k * row_size;
         // Every strip fetches a part of the next panel, every panel a part of a strip's next block.
+        const bool last = panel + 1 == range.begin + range.size;
+        const Index next = last ? range.begin : panel + 1;
+        const Index next_row = last ? k + length : k;
         const double* next_panel =
-            panel + 1 < panels.count()
-                ? right + panels.offset(panel + 1, right_rows) +
-                      k * panels.vectors(panel + 1) * kLanes
-                : right + (finished ? 0 : (k + length) * panels.vectors(0) * kLanes);
+            right + panels.offset(next, right_rows) +
+            (next_row < total ? next_row : 0) * panels.vectors(next) * kLanes;
         for (Index s = part.begin; s < part.begin + part.size; ++s) {
           const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
           const Ahead ahead{
-              left.strip(s) + (next_column + length * panel / panels.count()) * kStripRows,
+              left.strip(s) +
+                  (next_column + length * (panel - range.begin) / range.size) * kStripRows,
               next_panel + length * (s - part.begin) / part.size * row_size};
           double* target = out + panels.offset(panel, rows) + s * kStripRows * row_size;
           with_panel_vectors(panels.vectors(panel), [&](auto vectors) {

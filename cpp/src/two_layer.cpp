@@ -31,6 +31,9 @@ using Eigen::internal::pset1;
 using Eigen::internal::psqrt;
 using Eigen::internal::pstoreu;
 
+// Examples whose outputs one task sums.
+constexpr Index kExampleBlock = 64;
+
 /// The examples, with a last column of ones for the bias: (w, b) . (x, 1).
 Matrix with_bias_feature(const MatrixView& inputs) {
   Matrix features(inputs.rows(), inputs.cols() + 1);
@@ -159,10 +162,11 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
       lit_(panels_.padded_width()) {
   for (Index i = 0; i < keys_.size(); ++i) keys_[i] = key_of(i);
   weighted_.reserve(static_cast<std::size_t>(examples()));
-  for (auto* neurons : {&pushed_, &active_, &by_pattern_, &leaders_}) {
+  for (auto* neurons : {&pushed_, &active_, &leaders_}) {
     neurons->reserve(static_cast<std::size_t>(width));
   }
   followers_.reserve(static_cast<std::size_t>(width));
+  slots_.resize(2 * static_cast<std::size_t>(width));
 }
 
 void NetworkOutputs::see(Index panel, Block rows, const double* preactivations) {
@@ -173,10 +177,11 @@ void NetworkOutputs::see(Index panel, Block rows, const double* preactivations) 
   });
 }
 
-void NetworkOutputs::sum(Vector& outputs) const {
-  outputs.setZero();
+void NetworkOutputs::sum(Block examples, Vector& outputs) const {
+  auto total = outputs.segment(examples.begin, examples.size);
+  total.setZero();
   for (Index u = 0; u < parts_.rows(); ++u) {
-    outputs += parts_.row(u).head(outputs.size()).transpose();
+    total += parts_.row(u).segment(examples.begin, examples.size).transpose();
   }
 }
 
@@ -189,7 +194,10 @@ void TwoLayerObjective::show_preactivations(const double* preactivations) {
 
 double TwoLayerObjective::evaluate_margins() {
   margins_.resize(examples());
-  outputs_.sum(margins_);
+  const double work = kOperationsPerNumber * static_cast<double>(panels_.size(examples()) / kLanes);
+  team_.for_each(block_count(examples(), kExampleBlock), work, nullptr, [&](Index index) {
+    outputs_.sum(block_at(index, examples(), kExampleBlock), margins_);
+  });
   margins_.array() *= labels_.array();
   return log_loss_weights(loss_, margins_, weights_);
 }
@@ -234,24 +242,33 @@ void TwoLayerObjective::list_pushed() {
 }
 
 void TwoLayerObjective::list_leaders(const double* backpropagated, const double* output) {
-  leaders_ = pushed_;
   followers_.clear();
-  if (kink_ramp_ > 0.0) return;  // then columns differ by more than their output weight
-  by_pattern_ = pushed_;
-  std::sort(by_pattern_.begin(), by_pattern_.end(), [this](Index j, Index l) {
-    return patterns_[j] != patterns_[l] ? patterns_[j] < patterns_[l] : j < l;
-  });
+  if (kink_ramp_ > 0.0) {  // then columns differ by more than their output weight
+    leaders_ = pushed_;
+    return;
+  }
   leaders_.clear();
-  Index leader = -1;
-  for (const Index j : by_pattern_) {
-    if (leader >= 0 && same_pattern(backpropagated, leader, j)) {
+  std::fill(slots_.begin(), slots_.end(), kNobody);
+  for (const Index j : pushed_) {
+    Index& leader = slot(patterns_[j]);
+    if (leader == kNobody) leader = j;
+    if (leader != j && same_pattern(backpropagated, leader, j)) {
       followers_.push_back({j, leader, output[j] / output[leader]});
     } else {
       leaders_.push_back(j);
-      leader = j;
     }
   }
-  std::sort(leaders_.begin(), leaders_.end());
+}
+
+Index& TwoLayerObjective::slot(double pattern) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &pattern, sizeof bits);
+  // Multiplicative hashing and linear probing (Knuth 1998, section 6.4).
+  std::size_t place = (bits * 0x9e3779b97f4a7c15u) >> 32;
+  for (;; ++place) {
+    Index& found = slots_[place % slots_.size()];
+    if (found == kNobody || patterns_[found] == pattern) return found;
+  }
 }
 
 bool TwoLayerObjective::same_pattern(const double* backpropagated, Index j, Index l) const {

@@ -32,8 +32,8 @@ class NetworkOutputs final : public TileObserver {
   /// The output weights v, padded like the panels.
   void set_weights(const double* output) { output_ = output; }
   void see(Index panel, Block rows, const double* preactivations) override;
-  /// Fills `outputs` with those of the first examples, once all tiles were seen.
-  void sum(Vector& outputs) const;
+  /// Fills in the outputs of some examples, once all tiles were seen.
+  void sum(Block examples, Vector& outputs) const;
 
  private:
   const Panels& panels_;
@@ -96,16 +96,20 @@ class TwoLayerObjective : public Objective {
     double factor;
   };
 
+  static constexpr Index kNobody = -1;
+
   void list_pushed();
   /// Splits the pushed neurons into leaders, one an activation pattern, and their followers.
   void list_leaders(const double* backpropagated, const double* output);
+  /// Where the first neuron of a pattern stands, or is to be put.
+  Index& slot(double pattern);
   bool same_pattern(const double* backpropagated, Index j, Index l) const;
 
   Vector keys_;  // of the examples
   Vector signed_weights_;
   Vector patterns_;  // of the neurons: sums of the keys of the weighted examples they are active on
   Vector lit_;       // of the neurons: bits that are 0 where no example is active
-  std::vector<Index> by_pattern_;
+  std::vector<Index> slots_;  // hash table: of every pattern the first neuron, or kNobody
   std::vector<Index> leaders_;
   std::vector<Follower> followers_;
   Vector gathered_;
