@@ -27,7 +27,7 @@ WIDTHS = [200, 400, 800, 1600]
 THEORY = {"primal": {"n": 1, "m": 1, "d": 1}, "gram": {"n": 2, "m": 1, "d": 0}}
 # Gradients of the primal flow's long run are bounded by so many operations.
 PRIMAL_OPERATIONS = 4e10
-# Numbers in the examples of a primal flow beside torch's that 16 GB have room for.
+# Numbers in the examples up to which a primal flow is measured: it keeps them twice more.
 LARGEST_PRIMAL = 1e8
 
 
