@@ -239,10 +239,10 @@ import os, sys, time
 from pathlib import Path
 from reluflow.experiments._lock import FileLock
 lock = FileLock(Path(sys.argv[1]))
-child = os.fork()
-if not child:
+if not os.fork():
+    # Said by the child: it has dropped the lock by then, and its parent has not waited for that.
+    print(os.getpid(), flush=True)
     time.sleep(60)
-print(child, flush=True)
 os._exit(0)
 """
 
