@@ -4,8 +4,8 @@
 `draw`, whose number is 160 whatever the dimension, and in 2,000 coordinates as a script would draw
 them. Contenders get the same arrays. reluflow's time is that of `gradient_flow_ensemble` over the
 number of its gradients, integrator and preparation included, in the form that it chooses itself and
-in the primal form, which does the same products as the peers; a peer's is one gradient and one
-update of all networks in one vmapped call, over their number. Float64, two threads for everyone.
+in the primal form, which computes the gradient that the peers compute; a peer's is one gradient and
+one update of all networks in one vmapped call, over their number. Two threads for all, in float64.
 
     python -m bench.ensemble [--runs 256] [--repeats 7] [--quick] [--json FILE]
 """
@@ -21,7 +21,7 @@ from bench.timing import interleaved, ratios
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib"]
 THREADS = 2
 # About as many gradients as a flow to log(1/L) = 10 takes; fewer where one takes long.
-GRADIENTS = {"auto": 301, "primal": 61}
+GRADIENTS, LONG_GRADIENTS = 301, 61
 DIMS = {"reduced": 100_000, "ambient": 2000}
 PEERS, TWO_THREADS = 5.0, 1.9
 
@@ -38,7 +38,12 @@ def drawn(runs, coordinates):
     return [problem.net for problem in problems], [problem.data for problem in problems]
 
 
-def reluflow_ensemble(nets, data, form, threads):
+def gradients(form, coordinates):
+    """How many a flow takes."""
+    return LONG_GRADIENTS if (form, coordinates) == ("primal", "ambient") else GRADIENTS
+
+
+def reluflow_ensemble(nets, data, form, threads, evaluations):
     import reluflow as rf
 
     def call():
@@ -47,7 +52,7 @@ def reluflow_ensemble(nets, data, form, threads):
             data,
             form=form,
             log_inverse_loss=1e100,
-            max_evaluations=GRADIENTS[form],
+            max_evaluations=evaluations,
             rtol=RTOL,
             num_threads=threads,
         )
@@ -120,14 +125,14 @@ def measure_coordinates(found, coordinates, runs, repeats):
     nets, data = drawn(runs, coordinates)
     arrays = stacked(nets, data)
     contenders = {
-        (form, threads): reluflow_ensemble(nets, data, form, threads)
+        (form, threads): reluflow_ensemble(nets, data, form, threads, gradients(form, coordinates))
         for form in ("auto", "primal")
         for threads in (1, THREADS)
     }
     contenders |= {"torch vmap": torch_vmap(*arrays), "JAX vmap": jax_vmap(*arrays)}
     times = interleaved(contenders, repeats=repeats)
     a_gradient = {
-        name: samples.over(runs * (GRADIENTS[name[0]] if isinstance(name, tuple) else 1))
+        name: samples.over(runs * (gradients(name[0], coordinates) if type(name) is tuple else 1))
         for name, samples in times.items()
     }
     where = f"{runs} runs, d = {nets[0].dim:,}"

@@ -3,8 +3,9 @@
 For every shape (n, d, m) the time of each contender over that of reluflow's primal form, and over
 that of its Gram form: float64, interleaved repeats. reluflow's time is that of a flow less that of
 its first gradient, over the number of the others, integrator included; a peer's is one gradient and
-one update. With it the share of the fused multiply-adds of the cores that reluflow's matrix
-products reach, measured next to each shape: of processor time on one thread, of wall time on more.
+one update. With it the share of the fused multiply-adds of the cores that dense products would take
+in reluflow's time, measured next to each shape: of processor time on one thread, of wall time on
+more. Fewer operations are done where products with activation patterns are sums.
 
     python -m bench.gradient_step [--threads 1] [--repeats 7] [--quick] [--json FILE]
 """
@@ -29,7 +30,7 @@ FORMS = ("primal", "gram")
 PACKAGES = ["numpy", "torch==2.13.0", "jax", "jaxlib"]
 RATE = 1e-6
 # Steps so short that the network hardly moves: every example keeps its weight and every neuron its
-# part, so that reluflow, which leaves out what is zero, does the products that the others do.
+# part, so that reluflow, which leaves out what is zero, can leave nothing out.
 RTOL = 1e-9
 # So many operations are timed, in at least so many gradients: many where one is short beside the
 # preparation of a flow.
@@ -52,7 +53,7 @@ def problem(n, d, m):
 
 
 def operations(form, n, d, m):
-    """Of the matrix products of one gradient."""
+    """Of the dense matrix products of one gradient."""
     return 4 * n * (d + 1) * m if form == "primal" else 2 * n * n * m
 
 

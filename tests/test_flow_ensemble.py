@@ -14,10 +14,10 @@ import reluflow as rf
 from flow_problems import cluster_problem
 
 
-def problems(count=7, **options):
+def problems(count=7):
+    # Narrow and wide networks, so that both kinds of products take part.
     drawn = [
-        cluster_problem(seed=seed, n=20 + seed, d=60, width=10 + seed, **options)
-        for seed in range(count)
+        cluster_problem(seed=seed, n=20 + seed, d=60, width=10 + 9 * seed) for seed in range(count)
     ]
     return [one.net for one in drawn], [one.data for one in drawn]
 

@@ -19,10 +19,8 @@ class BogackiShampine final : public Stepper {
 
   double attempt(const Vector& theta, double h) override {
     Vector& stage = end_;  // until it is needed: fewer vectors travel through the caches
-    assign(team_, stage, 2, theta + (h / 2) * velocity_);
-    objective_.evaluate(stage, second_);
-    assign(team_, stage, 2, theta + (3 * h / 4) * second_);
-    objective_.evaluate(stage, third_);
+    objective_.evaluate_ahead(theta, h / 2, velocity_, stage, second_, team_);
+    objective_.evaluate_ahead(theta, 3 * h / 4, second_, stage, third_, team_);
     const auto& b = kSolution;
     const auto& e = kError;
     assign(team_, end_, 4, theta + h * (b[0] * velocity_ + b[1] * second_ + b[2] * third_));

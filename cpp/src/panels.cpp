@@ -17,6 +17,11 @@ using Eigen::internal::pstoreu;
 constexpr Index kDepthBlock = 320;
 // Numbers of the strips that stay in the second-level cache over all panels.
 constexpr Index kCachedNumbers = 32'000;
+// Numbers of the panels that stay in the third-level cache over all strips.
+constexpr Index kSharedNumbers = 128'000;
+// Numbers of a left operand that may be read for every range of panels, and of a right one that is
+// not worth it yet.
+constexpr Index kStreamedLeft = 200'000, kLongRight = 8 * kSharedNumbers;
 
 /// Where numbers begin that later tiles need: while one tile is computed they are brought into the
 /// second-level cache, a line of each in kFetchPeriod rounds, because what waits behind the ends of
@@ -166,27 +171,33 @@ Strips::Strips(const ConstMatrixRef& matrix)
 namespace {
 
 /// How the tiles of a product are dealt out: blocks of strips, few enough to stay in the
-/// second-level cache, by ranges of panels, so that more threads do not read more. Every tile is
-/// computed whole by one task: the cut leaves no trace in the result.
+/// second-level cache, by ranges of panels, few enough to stay in the third-level one and one after
+/// the other, so that more threads do not read more. Every tile is computed whole by one task: the
+/// cut leaves no trace in the result.
 class TaskGrid {
  public:
-  TaskGrid(Index strips, Index panels, Index cached_strips, int threads)
+  TaskGrid(Index strips, Index panels, Index cached_strips, Index cached_panels, int threads)
       : strips_(strips), panels_(panels) {
-    constexpr Index kTasksPerThread = 4;
-    const Index wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    const Index wanted = wanted_tasks(threads);
     const Index largest = std::max<Index>(1, cached_strips);
-    const Index ranges = std::min(panels, block_count(wanted, block_count(strips, largest)));
-    panels_a_task_ = block_count(panels, ranges);
+    const Index ranges = std::max(block_count(panels, std::max<Index>(1, cached_panels)),
+                                  block_count(wanted, block_count(strips, largest)));
+    panels_a_task_ = block_count(panels, std::min(panels, ranges));
     const Index rows_of_tasks = block_count(wanted, block_count(panels, panels_a_task_));
     strips_a_task_ = even_part(strips, std::min(largest, block_count(strips, rows_of_tasks)));
   }
 
-  Index count() const { return block_count(strips_, strips_a_task_) * ranges(); }
-  Block strips(Index task) const { return block_at(task / ranges(), strips_, strips_a_task_); }
-  Block panels(Index task) const { return block_at(task % ranges(), panels_, panels_a_task_); }
+  static Index wanted_tasks(int threads) {
+    constexpr Index kTasksPerThread = 4;
+    return threads > 1 ? kTasksPerThread * threads : 1;
+  }
+
+  Index count() const { return blocks() * block_count(panels_, panels_a_task_); }
+  Block strips(Index task) const { return block_at(task % blocks(), strips_, strips_a_task_); }
+  Block panels(Index task) const { return block_at(task / blocks(), panels_, panels_a_task_); }
 
  private:
-  Index ranges() const { return block_count(panels_, panels_a_task_); }
+  Index blocks() const { return block_count(strips_, strips_a_task_); }
 
   Index strips_;
   Index panels_;
@@ -196,64 +207,136 @@ class TaskGrid {
 
 /// left * right over `total` columns of left: all in order, or those listed where Chosen.
 template <bool Chosen>
-bool multiply_columns(const Strips& left, const Index* columns, Index total, const Panels& panels,
-                      const double* right, Index right_rows, double* out, Team& team,
-                      Control* control, TileObserver* observer) {
-  const Index depth = even_part(total, kDepthBlock);
-  const Index rows = left.padded_rows();
-  const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(total) *
-                      static_cast<double>(panels.padded_width());
-  const TaskGrid grid(left.count(), panels.count(), kCachedNumbers / (depth * kStripRows),
-                      team.size());
-  return team.for_each(grid.count(), work, control, [&](Index task) {
-    const Block part = grid.strips(task), range = grid.panels(task);
-    for (Index k = 0; k < total; k += depth) {
-      const Index length = std::min(depth, total - k);
-      const bool finished = k + length == total;
-      const Index* chosen = Chosen ? columns + k : nullptr;
-      const Index next_column = finished ? 0 : Chosen ? columns[k + length] : k + length;
+class Product {
+ public:
+  Product(const Strips& left, const Index* columns, Index total, const Panels& panels,
+          Index right_rows, double* out, TileObserver* observer)
+      : left_(left),
+        columns_(columns),
+        total_(total),
+        depth_(even_part(total, kDepthBlock)),
+        panels_(panels),
+        right_rows_(right_rows),
+        out_(out),
+        observer_(observer) {}
+
+  /// Strips that stay in the second-level cache.
+  Index cached_strips() const { return std::max<Index>(1, kCachedNumbers / (depth_ * kStripRows)); }
+  /// Panels of which so many rows stay in the third-level cache.
+  Index cached_panels(Index rows) const {
+    return std::max<Index>(1, kSharedNumbers / (rows * kPanelVectors * kLanes));
+  }
+  /// Panels of right whose part for a block stays there.
+  Index cached_panels() const { return cached_panels(depth_); }
+  /// Floating-point operations.
+  double work() const {
+    return 2.0 * static_cast<double>(left_.padded_rows()) * static_cast<double>(total_) *
+           static_cast<double>(panels_.padded_width());
+  }
+
+  /// The tiles of a block of strips and a range of panels; `right` begins with that range.
+  void multiply(Block part, Block range, const double* right) const {
+    for (Index k = 0; k < total_; k += depth_) {
       for (Index panel = range.begin; panel < range.begin + range.size; ++panel) {
-        const Index row_size = panels.vectors(panel) * kLanes;
-        const double* factor = right + panels.offset(panel, right_rows) + k * row_size;
-        // Every strip fetches a part of the next panel, every panel a part of a strip's next block.
-        const bool last = panel + 1 == range.begin + range.size;
-        const Index next = last ? range.begin : panel + 1;
-        const Index next_row = last ? k + length : k;
-        const double* next_panel =
-            right + panels.offset(next, right_rows) +
-            (next_row < total ? next_row : 0) * panels.vectors(next) * kLanes;
-        for (Index s = part.begin; s < part.begin + part.size; ++s) {
-          const double* strip = left.strip(s) + (Chosen ? 0 : k * kStripRows);
-          const Ahead ahead{
-              left.strip(s) +
-                  (next_column + length * (panel - range.begin) / range.size) * kStripRows,
-              next_panel + length * (s - part.begin) / part.size * row_size};
-          double* target = out + panels.offset(panel, rows) + s * kStripRows * row_size;
-          with_panel_vectors(panels.vectors(panel), [&](auto vectors) {
-            tile<vectors, Chosen>(strip, chosen, factor, length, k == 0, target, ahead);
-          });
-          if (finished && observer) {
-            observer->see(panel, block_at(s, rows, kStripRows), target);
-          }
-        }
+        multiply_panel(part, range, panel, k, right);
       }
     }
+  }
+
+ private:
+  /// Row k and on of a panel.
+  const double* rows_of(const double* right, Block range, Index panel, Index k) const {
+    return right + panels_.offset(panel, right_rows_) - panels_.offset(range.begin, right_rows_) +
+           k * panels_.vectors(panel) * kLanes;
+  }
+
+  void multiply_panel(Block part, Block range, Index panel, Index k, const double* right) const {
+    const Index length = std::min(depth_, total_ - k), rows = left_.padded_rows();
+    const bool finished = k + length == total_;
+    const Index* chosen = Chosen ? columns_ + k : nullptr;
+    const Index next_column = finished ? 0 : Chosen ? columns_[k + length] : k + length;
+    const Index row_size = panels_.vectors(panel) * kLanes;
+    const double* factor = rows_of(right, range, panel, k);
+    // Every strip fetches a part of the next panel, every panel a part of a strip's next block.
+    const bool last = panel + 1 == range.begin + range.size;
+    const Index next_row = last ? k + length : k;
+    const double* next_panel =
+        rows_of(right, range, last ? range.begin : panel + 1, next_row < total_ ? next_row : 0);
+    for (Index s = part.begin; s < part.begin + part.size; ++s) {
+      const double* strip = left_.strip(s) + (Chosen ? 0 : k * kStripRows);
+      const Ahead ahead{
+          left_.strip(s) + (next_column + length * (panel - range.begin) / range.size) * kStripRows,
+          next_panel + length * (s - part.begin) / part.size * row_size};
+      double* target = out_ + panels_.offset(panel, rows) + s * kStripRows * row_size;
+      with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
+        tile<vectors, Chosen>(strip, chosen, factor, length, k == 0, target, ahead);
+      });
+      if (finished && observer_) observer_->see(panel, block_at(s, rows, kStripRows), target);
+    }
+  }
+
+  const Strips& left_;
+  const Index* columns_;
+  Index total_;
+  Index depth_;
+  const Panels& panels_;
+  Index right_rows_;
+  double* out_;
+  TileObserver* observer_;
+};
+
+template <bool Chosen>
+bool run(const Product<Chosen>& product, const Strips& left, const Panels& panels,
+         const double* right, Index right_rows, Team& team, Control* control) {
+  const TaskGrid grid(left.count(), panels.count(), product.cached_strips(),
+                      product.cached_panels(), team.size());
+  return team.for_each(grid.count(), product.work(), control, [&](Index task) {
+    const Block range = grid.panels(task);
+    product.multiply(grid.strips(task), range, right + panels.offset(range.begin, right_rows));
   });
 }
 
 }  // namespace
 
+bool worth_streaming(const Strips& left, const Panels& panels) {
+  const Index left_size = left.padded_rows() * left.columns();
+  return left_size <= kStreamedLeft && panels.size(left.columns()) >= kLongRight;
+}
+
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
               double* out, Team& team, Control* control, TileObserver* observer) {
-  return multiply_columns<false>(left, nullptr, left.columns(), panels, right, right_rows, out,
-                                 team, control, observer);
+  const Product<false> product(left, nullptr, left.columns(), panels, right_rows, out, observer);
+  return run(product, left, panels, right, right_rows, team, control);
+}
+
+bool multiply(const Strips& left, const Panels& panels, const PanelSource& right, double* out,
+              Team& team, Control* control, TileObserver* observer, Vector& room) {
+  const Index rows = left.columns();
+  const Product<false> product(left, nullptr, rows, panels, rows, out, observer);
+  const Index range_size =
+      std::min(product.cached_panels(rows),
+               block_count(panels.count(), TaskGrid::wanted_tasks(team.size())));
+  const Index room_a_thread = range_size * kPanelVectors * kLanes * rows;
+  make_room(room, team.size() * room_a_thread);
+  const Index ranges = block_count(panels.count(), range_size);
+  return team.for_each(ranges, product.work(), control, [&](Index index) {
+    const Block range = block_at(index, panels.count(), range_size);
+    double* own = room.data() + team.seat() * room_a_thread;
+    for (Index p = range.begin; p < range.begin + range.size; ++p) {
+      right(p, own + panels.offset(p, rows) - panels.offset(range.begin, rows));
+    }
+    const Index strips = even_part(left.count(), product.cached_strips());
+    for (Index b = 0; b < block_count(left.count(), strips); ++b) {
+      product.multiply(block_at(b, left.count(), strips), range, own);
+    }
+  });
 }
 
 bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,
               const double* right, double* out, Team& team, Control* control) {
   const auto total = static_cast<Index>(columns.size());
-  return multiply_columns<true>(left, columns.data(), total, panels, right, total, out, team,
-                                control, nullptr);
+  const Product<true> product(left, columns.data(), total, panels, total, out, nullptr);
+  return run(product, left, panels, right, total, team, control);
 }
 
 }  // namespace reluflow

@@ -1,8 +1,7 @@
 #include "reluflow/two_layer.hpp"
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
+#include <functional>
 #include <iterator>
 #include <numeric>
 
@@ -14,9 +13,7 @@
 namespace reluflow {
 namespace {
 
-using Eigen::internal::padd;
 using Eigen::internal::pand;
-using Eigen::internal::pcmp_eq;
 using Eigen::internal::pcmp_lt;
 using Eigen::internal::pdiv;
 using Eigen::internal::ploadu;
@@ -24,7 +21,6 @@ using Eigen::internal::pmadd;
 using Eigen::internal::pmax;
 using Eigen::internal::pmin;
 using Eigen::internal::pmul;
-using Eigen::internal::por;
 using Eigen::internal::predux;
 using Eigen::internal::pselect;
 using Eigen::internal::pset1;
@@ -39,15 +35,6 @@ Matrix with_bias_feature(const MatrixView& inputs) {
   Matrix features(inputs.rows(), inputs.cols() + 1);
   features << inputs, Vector::Ones(inputs.rows());
   return features;
-}
-
-/// An integer that names an example: sums of them over sets of examples, exact up to 2^53, tell
-/// most different sets apart. The output of SplitMix64 (Steele, Lea & Flood 2014), cut to 36 bits.
-double key_of(Index example) {
-  std::uint64_t bits = 0x9e3779b97f4a7c15u * (static_cast<std::uint64_t>(example) + 1);
-  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
-  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<double>(((bits ^ (bits >> 31)) >> 28) + 1);
 }
 
 /// Rows of a panel: parts (V, rows of length part_stride) = sums over every vector of v relu(z).
@@ -67,54 +54,39 @@ void outputs_of_rows(const double* z, Index rows, const double* output, double* 
   }
 }
 
-/// A panel of neurons, all examples: g = [z > 0] weight v, and dv = sum weight relu(z). Bits of
-/// `lit` are 0 where no example is active; `pattern` is the sum of the keys of the active examples
-/// that have a weight.
+/// A panel of neurons, all examples: dv = sum weight relu(z).
 template <int V>
-void backpropagate_panel(const double* z, const Vector& signed_weights, const Vector& keys,
-                         const double* output, double* g, double* output_velocity, double* lit,
-                         double* pattern) {
-  constexpr Index kRow = V * kLanes;
+void output_velocity_of_rows(const double* z, const Vector& signed_weights, double* velocity) {
   const Packet zero = pset1<Packet>(0.0);
-  Packet v[V], dv[V], any[V], sum[V];
+  Packet dv[V];
 #pragma GCC unroll 8
-  for (int u = 0; u < V; ++u) {
-    v[u] = ploadu<Packet>(output + u * kLanes);
-    dv[u] = any[u] = sum[u] = zero;
-  }
+  for (int u = 0; u < V; ++u) dv[u] = zero;
   for (Index i = 0; i < signed_weights.size(); ++i) {
     const Packet weight = pset1<Packet>(signed_weights[i]);
-    const Packet key = pset1<Packet>(signed_weights[i] != 0.0 ? keys[i] : 0.0);
 #pragma GCC unroll 8
     for (int u = 0; u < V; ++u) {
-      const Packet preactivation = ploadu<Packet>(z + i * kRow + u * kLanes);
-      const Packet active = pcmp_lt(zero, preactivation);
-      dv[u] = pmadd(weight, pmax(preactivation, zero), dv[u]);
-      pstoreu(g + i * kRow + u * kLanes, pand(active, pmul(weight, v[u])));
-      any[u] = por(any[u], active);
-      sum[u] = padd(sum[u], pand(active, key));
+      dv[u] = pmadd(weight, pmax(ploadu<Packet>(z + (i * V + u) * kLanes), zero), dv[u]);
     }
   }
 #pragma GCC unroll 8
-  for (int u = 0; u < V; ++u) {
-    pstoreu(output_velocity + u * kLanes, dv[u]);
-    pstoreu(lit + u * kLanes, any[u]);
-    // A neuron with output weight 0 is not pushed.
-    pstoreu(pattern + u * kLanes, pselect(pcmp_eq(v[u], zero), zero, sum[u]));
-  }
+  for (int u = 0; u < V; ++u) pstoreu(velocity + u * kLanes, dv[u]);
 }
 
-/// Whether any bit is set; of the numbers of a comparison, those that are true.
-bool any_bit(double number) {
-  std::uint64_t bits;
-  std::memcpy(&bits, &number, sizeof bits);
-  return bits != 0;
-}
-
-void list_with_any_bit(const Vector& numbers, Index count, std::vector<Index>& found) {
-  found.clear();
-  for (Index j = 0; j < count; ++j) {
-    if (any_bit(numbers[j])) found.push_back(j);
+/// The same: g = [z > 0] weight v.
+template <int V>
+void backpropagate_rows(const double* z, const Vector& signed_weights, const double* output,
+                        double* g) {
+  const Packet zero = pset1<Packet>(0.0);
+  Packet v[V];
+#pragma GCC unroll 8
+  for (int u = 0; u < V; ++u) v[u] = ploadu<Packet>(output + u * kLanes);
+  for (Index i = 0; i < signed_weights.size(); ++i) {
+    const Packet weight = pset1<Packet>(signed_weights[i]);
+#pragma GCC unroll 8
+    for (int u = 0; u < V; ++u) {
+      const Packet active = pcmp_lt(zero, ploadu<Packet>(z + (i * V + u) * kLanes));
+      pstoreu(g + (i * V + u) * kLanes, pand(active, pmul(weight, v[u])));
+    }
   }
 }
 
@@ -157,16 +129,8 @@ TwoLayerObjective::TwoLayerObjective(const VectorView& labels, Index width, Marg
       trained_(trained),
       team_(team),
       control_(control),
-      keys_(labels.size()),
-      patterns_(panels_.padded_width()),
-      lit_(panels_.padded_width()) {
-  for (Index i = 0; i < keys_.size(); ++i) keys_[i] = key_of(i);
+      patterns_(panels_, labels.size()) {
   weighted_.reserve(static_cast<std::size_t>(examples()));
-  for (auto* neurons : {&pushed_, &active_, &leaders_}) {
-    neurons->reserve(static_cast<std::size_t>(width));
-  }
-  followers_.reserve(static_cast<std::size_t>(width));
-  slots_.resize(2 * static_cast<std::size_t>(width));
 }
 
 void NetworkOutputs::see(Index panel, Block rows, const double* preactivations) {
@@ -202,127 +166,79 @@ double TwoLayerObjective::evaluate_margins() {
   return log_loss_weights(loss_, margins_, weights_);
 }
 
-void TwoLayerObjective::backpropagate(const double* preactivations, const double* output,
-                                      double* backpropagated, double* output_velocity) {
+void TwoLayerObjective::list_patterns(const double* preactivations, const double* output,
+                                      double* output_velocity) {
   last_preactivations_ = preactivations;
   last_output_ = output;
   signed_weights_ = weights_.cwiseProduct(labels_);
-  const double work = 4.0 * static_cast<double>(panels_.size(examples()));
+  patterns_.set_weights(signed_weights_);
+  const double work = 6.0 * static_cast<double>(panels_.size(examples()));
   team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
-    const Index stride = panels_.vectors(panel) * kLanes;
-    const Index first = panels_.first_column(panel);
     const double* z = preactivations + panels_.offset(panel, padded_rows_);
-    double* g = backpropagated + panels_.offset(panel, padded_rows_);
+    patterns_.see(panel, z);
+    if (!trained_.output) return;
     with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
-      backpropagate_panel<vectors>(z, signed_weights_, keys_, output + first, g,
-                                   output_velocity + first, lit_.data() + first,
-                                   patterns_.data() + first);
+      output_velocity_of_rows<vectors>(z, signed_weights_,
+                                       output_velocity + panels_.first_column(panel));
     });
-    if (kink_ramp_ > 0.0) {
-      for (Index u = 0; u < stride; u += kLanes) {
-        smooth_kinks(z + u, stride, examples(), inverse_ramp(z + u, stride, examples(), kink_ramp_),
-                     g + u);
-      }
-    }
-    std::fill(g + examples() * stride, g + padded_rows_ * stride, 0.0);
   });
   if (!trained_.output) {
     std::fill(output_velocity, output_velocity + panels_.padded_width(), 0.0);
   }
-  list_pushed();
+  patterns_.list(output);
 }
 
-void TwoLayerObjective::list_pushed() {
+void TwoLayerObjective::backpropagate(double* backpropagated) {
+  const double work = 4.0 * static_cast<double>(panels_.size(examples()));
+  team_.for_each(panels_.count(), work, nullptr, [&](Index panel) {
+    const Index stride = panels_.vectors(panel) * kLanes;
+    const double* z = last_preactivations_ + panels_.offset(panel, padded_rows_);
+    double* g = backpropagated + panels_.offset(panel, padded_rows_);
+    with_panel_vectors(panels_.vectors(panel), [&](auto vectors) {
+      backpropagate_rows<vectors>(z, signed_weights_, last_output_ + panels_.first_column(panel),
+                                  g);
+    });
+    if (kink_ramp_ > 0.0) {
+      for (Index u = 0; u < stride; u += kLanes) {
+        const Packet inverse = inverse_ramp(z + u, stride, examples(), kink_ramp_);
+        smooth_kinks(z + u, stride, examples(), inverse, g + u);
+      }
+    }
+    std::fill(g + examples() * stride, g + padded_rows_ * stride, 0.0);
+  });
+}
+
+void TwoLayerObjective::multiply_patterns(const Strips& left, double* out) {
+  patterns_.multiply(left, last_output_, out, team_, control_);
+}
+
+void TwoLayerObjective::multiply_backpropagated(const Strips& left, const double* backpropagated,
+                                                double* out) {
   weighted_.clear();
   for (Index i = 0; i < examples(); ++i) {
     if (weights_[i] != 0.0) weighted_.push_back(i);
   }
-  list_with_any_bit(patterns_, panels_.width(), pushed_);
-  list_with_any_bit(lit_, panels_.width(), active_);
-}
-
-void TwoLayerObjective::list_leaders(const double* backpropagated, const double* output) {
-  followers_.clear();
-  if (kink_ramp_ > 0.0) {  // then columns differ by more than their output weight
-    leaders_ = pushed_;
-    return;
-  }
-  leaders_.clear();
-  std::fill(slots_.begin(), slots_.end(), kNobody);
-  for (const Index j : pushed_) {
-    Index& leader = slot(patterns_[j]);
-    if (leader == kNobody) leader = j;
-    if (leader != j && same_pattern(backpropagated, leader, j)) {
-      followers_.push_back({j, leader, output[j] / output[leader]});
-    } else {
-      leaders_.push_back(j);
-    }
-  }
-}
-
-Index& TwoLayerObjective::slot(double pattern) {
-  std::uint64_t bits;
-  std::memcpy(&bits, &pattern, sizeof bits);
-  // Multiplicative hashing and linear probing (Knuth 1998, section 6.4).
-  std::size_t place = (bits * 0x9e3779b97f4a7c15u) >> 32;
-  for (;; ++place) {
-    Index& found = slots_[place % slots_.size()];
-    if (found == kNobody || patterns_[found] == pattern) return found;
-  }
-}
-
-bool TwoLayerObjective::same_pattern(const double* backpropagated, Index j, Index l) const {
-  if (patterns_[j] != patterns_[l]) return false;
-  const Lane a = panels_.lane(j, padded_rows_), b = panels_.lane(l, padded_rows_);
-  return std::all_of(weighted_.begin(), weighted_.end(), [&](Index i) {
-    return (backpropagated[a.offset + i * a.stride] != 0.0) ==
-           (backpropagated[b.offset + i * b.stride] != 0.0);
-  });
-}
-
-void TwoLayerObjective::multiply_backpropagated(const Strips& left, const double* backpropagated,
-                                                const double* output, double* out) {
-  // Copies are worth it where they save some of the work. Whether neurons follow others is decided
-  // among the pushed ones alone, so that the rest has no influence on the bits of the result.
-  constexpr double kWorthCopying = 0.9;
-  list_leaders(backpropagated, output);
-  if (static_cast<double>(leaders_.size()) > kWorthCopying * static_cast<double>(pushed_.size())) {
-    leaders_ = pushed_;
-    followers_.clear();
-  }
+  const std::vector<Index>& pushed = patterns_.pushed();
   const auto rows = static_cast<Index>(weighted_.size());
-  const auto width = static_cast<Index>(leaders_.size());
+  const auto width = static_cast<Index>(pushed.size());
+  // Copies are worth it where they leave no more than this.
+  constexpr double kWorthCopying = 0.9;
   const double left_over = static_cast<double>(rows * block_count(width, kLanes) * kLanes) /
                            static_cast<double>(examples() * panels_.padded_width());
-  if (left_over > kWorthCopying && followers_.empty()) {
+  if (left_over > kWorthCopying) {
     multiply(left, panels_, backpropagated, padded_rows_, out, team_, control_);
     return;
   }
   const Index out_rows = left.padded_rows();
-  if (width < panels_.width()) std::fill(out, out + panels_.size(out_rows), 0.0);
+  std::fill(out, out + panels_.size(out_rows), 0.0);
   if (rows == 0 || width == 0) return;
-  const Panels leaders(width);
+  const Panels kept(width);
   make_room(gathered_, panels_.size(padded_rows_));
-  gather_columns(panels_, backpropagated, weighted_, padded_rows_, leaders_, leaders,
-                 gathered_.data());
-  if (width == panels_.width()) {
-    multiply(left, weighted_, leaders, gathered_.data(), out, team_, control_);
-    return;
-  }
   make_room(product_, panels_.size(out_rows));
-  if (!multiply(left, weighted_, leaders, gathered_.data(), product_.data(), team_, control_)) {
-    return;
+  gather_columns(panels_, backpropagated, weighted_, padded_rows_, pushed, kept, gathered_.data());
+  if (multiply(left, weighted_, kept, gathered_.data(), product_.data(), team_, control_)) {
+    scatter_columns(kept, product_.data(), out_rows, panels_, pushed, out);
   }
-  scatter_columns(leaders, product_.data(), out_rows, panels_, leaders_, out);
-  const auto count = static_cast<Index>(followers_.size());
-  const double work = 2 * kOperationsPerNumber * static_cast<double>(count * out_rows);
-  team_.for_each(count, work, nullptr, [&](Index f) {
-    const auto& [neuron, leader, factor] = followers_[static_cast<std::size_t>(f)];
-    const Lane from = panels_.lane(leader, out_rows), to = panels_.lane(neuron, out_rows);
-    for (Index i = 0; i < out_rows; ++i) {
-      out[to.offset + i * to.stride] = factor * out[from.offset + i * from.stride];
-    }
-  });
 }
 
 std::vector<Index> TwoLayerObjective::unreachable() const {
@@ -346,7 +262,6 @@ PrimalObjective::PrimalObjective(const MatrixView& inputs, const VectorView& lab
   examples_by_row_ = Strips(features);
   examples_by_column_ = Strips(features.transpose());
   preactivations_ = large_vector(panels_.size(padded_rows_));
-  backpropagated_ = large_vector(panels_.size(padded_rows_));
 }
 
 Index PrimalObjective::size() const {
@@ -363,12 +278,51 @@ double PrimalObjective::evaluate(const Vector& theta, Vector& velocity) {
   const double* output = theta.data() + panels_.size(rows);
   outputs_.set_weights(output);
   multiply_weights(theta);
+  const double log_loss = descend(output, velocity);
+  if (list_resting_neurons()) remember_resting_neurons(theta);
+  return log_loss;
+}
+
+double PrimalObjective::evaluate_ahead(const Vector& theta, double h, const Vector& direction,
+                                       Vector& room, Vector& velocity, Team& team) {
+  // Where neurons rest the point is needed, to see whether they do.
+  if (!worth_streaming(examples_by_row_, panels_) || !resting_.empty()) {
+    return Objective::evaluate_ahead(theta, h, direction, room, velocity, team);
+  }
+  const Index rows = examples_by_column_.padded_rows();
+  velocity.resize(size());
+  room.tail(panels_.padded_width()) =
+      theta.tail(panels_.padded_width()) + h * direction.tail(panels_.padded_width());
+  const double* output = room.data() + panels_.size(rows);
+  outputs_.set_weights(output);
+  const auto weights = [&](Index panel, double* numbers) {
+    const Index begin = panels_.offset(panel, rows);
+    const Index count = (dim_ + 1) * panels_.vectors(panel) * kLanes;
+    Eigen::Map<Vector>(numbers, count) =
+        theta.segment(begin, count) + h * direction.segment(begin, count);
+  };
+  multiply(examples_by_row_, panels_, std::cref(weights), preactivations_.data(), team_, control_,
+           &outputs_, streamed_);
+  const double log_loss = descend(output, velocity);
+  if (list_resting_neurons()) {
+    assign(team, room, 2, theta + h * direction);
+    remember_resting_neurons(room);
+  }
+  return log_loss;
+}
+
+double PrimalObjective::descend(const double* output, Vector& velocity) {
+  const Index rows = examples_by_column_.padded_rows();
   const double log_loss = evaluate_margins();
-  backpropagate(preactivations_.data(), output, backpropagated_.data(),
-                velocity.data() + panels_.size(rows));
-  multiply_backpropagated(examples_by_column_, backpropagated_.data(), output, velocity.data());
+  list_patterns(preactivations_.data(), output, velocity.data() + panels_.size(rows));
+  if (multiplies_patterns()) {
+    multiply_patterns(examples_by_column_, velocity.data());
+  } else {
+    make_room(backpropagated_, panels_.size(padded_rows_));
+    backpropagate(backpropagated_.data());
+    multiply_backpropagated(examples_by_column_, backpropagated_.data(), velocity.data());
+  }
   if (!trained_.bias) panels_.clear_row(dim_, rows, velocity.data());
-  remember_resting_neurons(theta);
   return log_loss;
 }
 
@@ -404,17 +358,21 @@ bool PrimalObjective::resting_neurons_moved(const Vector& theta) const {
   return false;
 }
 
-void PrimalObjective::remember_resting_neurons(const Vector& theta) {
+bool PrimalObjective::list_resting_neurons() {
   resting_.clear();
   // Fewer awake neurons, but as many vectors of them: nothing would be saved.
-  const auto awake = static_cast<Index>(active_.size());
+  const auto awake = static_cast<Index>(patterns_.active().size());
   if (awake == 0 || Panels(awake).padded_width() == panels_.padded_width() ||
       (control_ && control_->reason() != StopReason::none)) {
-    return;
+    return false;
   }
-  awake_ = active_;
+  awake_ = patterns_.active();
   std::set_difference(neurons_.begin(), neurons_.end(), awake_.begin(), awake_.end(),
                       std::back_inserter(resting_));
+  return true;
+}
+
+void PrimalObjective::remember_resting_neurons(const Vector& theta) {
   make_room(resting_columns_, static_cast<Index>(resting_.size()) * (dim_ + 1));
   const Index rows = examples_by_column_.padded_rows();
   double* remembered = resting_columns_.data();
@@ -475,8 +433,13 @@ double GramObjective::evaluate(const Vector& theta, Vector& velocity) {
   outputs_.set_weights(output);
   show_preactivations(preactivations);
   const double log_loss = evaluate_margins();
-  backpropagate(preactivations, output, velocity.data(), velocity.data() + 2 * block());
-  multiply_backpropagated(gram_, velocity.data(), output, velocity.data() + block());
+  list_patterns(preactivations, output, velocity.data() + 2 * block());
+  backpropagate(velocity.data());
+  if (multiplies_patterns()) {
+    multiply_patterns(gram_, velocity.data() + block());
+  } else {
+    multiply_backpropagated(gram_, velocity.data(), velocity.data() + block());
+  }
   return log_loss;
 }
 

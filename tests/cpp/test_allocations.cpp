@@ -83,4 +83,30 @@ TEST_CASE(a_gradient_that_leaves_neurons_out_allocates_nothing) {
   check_gradients(start(0, 30));
 }
 
+// So wide that the weights are made on their way into the product.
+TEST_CASE(a_gradient_ahead_is_that_at_the_point_and_allocates_nothing) {
+  constexpr Index kWide = 30'000, kFew = 5;
+  Network net{Matrix(kWide, kDim), Vector::Zero(kWide), Vector(kWide)};
+  for (Index i = 0; i < net.weights.size(); ++i) {
+    net.weights.data()[i] = std::cos(static_cast<double>(11 * i + 3));
+  }
+  for (Index j = 0; j < kWide; ++j) net.output[j] = j % 2 == 0 ? 0.1 : -0.2;
+  const Start s = start(0, 0);
+  const MatrixView inputs(s.inputs.data(), kFew, kDim);
+  const VectorView labels(s.labels.data(), kFew);
+  Team team;
+  Control control;
+  PrimalObjective objective(inputs, labels, kWide, Loss::exponential, {}, team, &control);
+  const Vector theta = objective.pack(net);
+  Vector direction(theta.size()), room(theta.size()), ahead(theta.size()), there(theta.size());
+  objective.evaluate(theta, direction);
+  const double log_loss = objective.evaluate_ahead(theta, 0.25, direction, room, ahead, team);
+  const long before = allocations;
+  objective.evaluate_ahead(theta, 0.25, direction, room, ahead, team);
+  CHECK(allocations == before);
+  const Vector point = theta + 0.25 * direction;
+  CHECK(objective.evaluate(point, there) == log_loss);
+  CHECK((there.array() == ahead.array()).all());
+}
+
 #endif

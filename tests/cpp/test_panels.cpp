@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "check.hpp"
 #include "reluflow/panels.hpp"
@@ -52,6 +53,27 @@ TEST_CASE(leaving_out_zeros_changes_no_bit_of_a_product) {
   scatter_columns(kept, product.data(), out_rows, o.panels, kept_columns, spread.data());
   CHECK(full.cwiseAbs().maxCoeff() > 0.1);
   CHECK(std::equal(full.data(), full.data() + full.size(), spread.data()));
+}
+
+TEST_CASE(panels_made_on_the_way_change_no_bit_of_a_product) {
+  const Index rows = 29, depth = 410, width = 331;
+  std::vector<Index> all_rows(depth), all_columns(width);
+  std::iota(all_rows.begin(), all_rows.end(), Index{0});
+  std::iota(all_columns.begin(), all_columns.end(), Index{0});
+  const Operands o = operands(rows, depth, width, all_rows, all_columns);
+  for (const int threads : {1, 2, 3}) {
+    Team::run(threads, [&](Team& team) {
+      const Index size = o.panels.size(o.left.padded_rows());
+      Vector full(size), streamed(size), room;
+      multiply(o.left, o.panels, o.right.data(), depth, full.data(), team, nullptr);
+      const auto source = [&](Index panel, double* numbers) {
+        const Index count = o.panels.vectors(panel) * kLanes * depth;
+        std::copy_n(o.right.data() + o.panels.offset(panel, depth), count, numbers);
+      };
+      multiply(o.left, o.panels, source, streamed.data(), team, nullptr, nullptr, room);
+      CHECK(std::equal(full.data(), full.data() + size, streamed.data()));
+    });
+  }
 }
 
 TEST_CASE(a_lane_walks_down_one_column) {

@@ -21,6 +21,30 @@ TEST_CASE(every_iteration_runs_once_in_every_loop) {
   }
 }
 
+TEST_CASE(every_thread_has_a_seat_of_its_own) {
+  for (const int threads : {1, 2, 3}) {
+    Team::run(threads, [&](Team& team) {
+      std::vector<std::atomic<int>> taken(static_cast<std::size_t>(threads));
+      team.for_each(1000, 1e9, nullptr, [&](Index) {
+        std::atomic<int>& seat = taken.at(static_cast<std::size_t>(team.seat()));
+        CHECK(seat++ == 0);
+        --seat;
+      });
+    });
+  }
+}
+
+#ifdef _OPENMP
+TEST_CASE(teams_of_one_have_one_seat_whatever_thread_they_work_on) {
+#pragma omp parallel num_threads(3)
+  {
+    const Team team;
+#pragma omp critical
+    CHECK(team.seat() == 0);
+  }
+}
+#endif
+
 TEST_CASE(an_exception_ends_the_loop_and_leaves_the_team_usable) {
   Team::run(3, [](Team& team) {
     bool caught = false;

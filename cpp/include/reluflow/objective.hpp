@@ -20,6 +20,14 @@ class Objective {
   /// Returns log L at theta and writes velocity = -grad log L; refreshes margins() and weights().
   virtual double evaluate(const Vector& theta, Vector& velocity) = 0;
 
+  /// The same at theta + h direction; `room`, as long as theta, is for that point, and stays as it
+  /// is left until the next evaluation.
+  virtual double evaluate_ahead(const Vector& theta, double h, const Vector& direction,
+                                Vector& room, Vector& velocity, Team& team) {
+    assign(team, room, 2, theta + h * direction);
+    return evaluate(room, velocity);
+  }
+
   /// Squared Euclidean norm of the network's parameters at theta.
   virtual double squared_norm(const Vector& theta) const = 0;
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <functional>
 #include <type_traits>
 #include <vector>
 
@@ -111,11 +112,25 @@ class TileObserver {
   virtual void see(Index panel, Block rows, const double* numbers) = 0;
 };
 
+/// Makes a panel of a product's right operand when it is needed, so that it goes from the cache to
+/// the product and never to memory: panels in any order, from any thread, each once. What is given
+/// by std::cref is not copied, which would allocate.
+using PanelSource = std::function<void(Index panel, double* numbers)>;
+
+/// Whether a product is faster from a PanelSource: its right operand is long, and its left one
+/// short enough to be read again and again.
+bool worth_streaming(const Strips& left, const Panels& panels);
+
 /// right (at least left.columns() rows) -> out = left * right (left.padded_rows() rows), both panel
 /// matrices. Every number is summed in one fixed order, whatever the number of threads. Returns
 /// false when `control` asked to stop.
 bool multiply(const Strips& left, const Panels& panels, const double* right, Index right_rows,
               double* out, Team& team, Control* control, TileObserver* observer = nullptr);
+
+/// The same, bit by bit, with `right` (of left.columns() rows) made on the way; `room` is for the
+/// panels that exist at a time.
+bool multiply(const Strips& left, const Panels& panels, const PanelSource& right, double* out,
+              Team& team, Control* control, TileObserver* observer, Vector& room);
 
 /// The same with the given columns of left alone, one for each row of `right`.
 bool multiply(const Strips& left, const std::vector<Index>& columns, const Panels& panels,

@@ -38,6 +38,14 @@ class Team {
 
   int size() const { return size_; }
 
+  /// Which of the team's threads this is, of [0, size()).
+  int seat() const {
+#ifdef _OPENMP
+    if (size_ > 1) return omp_get_thread_num();
+#endif
+    return 0;
+  }
+
   /// Below this many floating-point operations, sharing a loop costs more than it saves.
   static constexpr double kSerialWork = 2e6;
 

@@ -5,6 +5,7 @@
 #include "reluflow/network.hpp"
 #include "reluflow/objective.hpp"
 #include "reluflow/panels.hpp"
+#include "reluflow/patterns.hpp"
 
 namespace reluflow {
 
@@ -63,15 +64,18 @@ class TwoLayerObjective : public Objective {
   void show_preactivations(const double* preactivations);
   /// Margins, example weights and log L of the network whose pre-activations `outputs_` has seen.
   double evaluate_margins();
-  /// d(-log L)/d(pre-activations), and the velocity of the output weights (zero where they are not
-  /// trained); follows evaluate_margins.
-  void backpropagate(const double* preactivations, const double* output, double* backpropagated,
-                     double* output_velocity);
+  /// What follows evaluate_margins: which neurons are active on which examples, and the velocity of
+  /// the output weights (zero where they are not trained).
+  void list_patterns(const double* preactivations, const double* output, double* output_velocity);
+  /// d(-log L)/d(pre-activations), which follows list_patterns.
+  void backpropagate(double* backpropagated);
+  /// Whether the derivatives of a neuron are one number and zeros, and products use that.
+  bool multiplies_patterns() const { return kink_ramp_ == 0.0 && patterns_.quicker_than_dense(); }
+  /// left * d(-log L)/d(pre-activations), which need not exist.
+  void multiply_patterns(const Strips& left, double* out);
   /// left * backpropagated, without the examples whose weight is 0 and the neurons that none of the
-  /// others pushes: what is left out would add zeros. Neurons that are active on the same examples
-  /// move alike, up to their output weights: late in training one of each kind is multiplied.
-  void multiply_backpropagated(const Strips& left, const double* backpropagated,
-                               const double* output, double* out);
+  /// others pushes: what is left out would add zeros.
+  void multiply_backpropagated(const Strips& left, const double* backpropagated, double* out);
 
   Vector labels_;
   Panels panels_;
@@ -82,36 +86,13 @@ class TwoLayerObjective : public Objective {
   double kink_ramp_ = 0.0;
   Team& team_;
   Control* control_;
-  std::vector<Index> weighted_;  // examples whose weight is not 0
-  std::vector<Index> pushed_;    // neurons that a weighted example is active on
-  std::vector<Index> active_;    // neurons that any example is active on
+  ActivationPatterns patterns_;
   const double* last_preactivations_ = nullptr;
   const double* last_output_ = nullptr;
 
  private:
-  /// A neuron whose column of a backpropagated product is that of another one times a factor.
-  struct Follower {
-    Index neuron;
-    Index leader;
-    double factor;
-  };
-
-  static constexpr Index kNobody = -1;
-
-  void list_pushed();
-  /// Splits the pushed neurons into leaders, one an activation pattern, and their followers.
-  void list_leaders(const double* backpropagated, const double* output);
-  /// Where the first neuron of a pattern stands, or is to be put.
-  Index& slot(double pattern);
-  bool same_pattern(const double* backpropagated, Index j, Index l) const;
-
-  Vector keys_;  // of the examples
   Vector signed_weights_;
-  Vector patterns_;  // of the neurons: sums of the keys of the weighted examples they are active on
-  Vector lit_;       // of the neurons: bits that are 0 where no example is active
-  std::vector<Index> slots_;  // hash table: of every pattern the first neuron, or kNobody
-  std::vector<Index> leaders_;
-  std::vector<Follower> followers_;
+  std::vector<Index> weighted_;  // examples whose weight is not 0
   Vector gathered_;
   Vector product_;
 };
@@ -125,6 +106,8 @@ class PrimalObjective final : public TwoLayerObjective {
 
   Index size() const override;
   double evaluate(const Vector& theta, Vector& velocity) override;
+  double evaluate_ahead(const Vector& theta, double h, const Vector& direction, Vector& room,
+                        Vector& velocity, Team& team) override;
   double squared_norm(const Vector& theta) const override;
 
   Vector pack(const Network& network) const;
@@ -132,7 +115,11 @@ class PrimalObjective final : public TwoLayerObjective {
 
  private:
   void multiply_weights(const Vector& theta);
+  /// log L and the velocity, from the pre-activations.
+  double descend(const double* output, Vector& velocity);
   bool resting_neurons_moved(const Vector& theta) const;
+  /// Whether there are any whose pre-activations are worth keeping.
+  bool list_resting_neurons();
   void remember_resting_neurons(const Vector& theta);
 
   Index dim_;
@@ -142,6 +129,7 @@ class PrimalObjective final : public TwoLayerObjective {
   Strips examples_by_column_;    // (d + 1, n)
   Vector preactivations_;
   Vector backpropagated_;
+  Vector streamed_;  // panels on their way into a product
   // Neurons that no example was active on at the last evaluation, the others, and their columns
   // then: while those stay, so do the pre-activations.
   std::vector<Index> resting_;
