@@ -26,7 +26,7 @@ WIDTHS = [200, 400, 800, 1600]
 # Exponents of n, m and d in the operations of a step.
 THEORY = {"primal": {"n": 1, "m": 1, "d": 1}, "gram": {"n": 2, "m": 1, "d": 0}}
 # Gradients of the primal flow's long run are bounded by so many operations.
-PRIMAL_OPERATIONS = 4e10
+PRIMAL_OPERATIONS = 1.5e11
 # Numbers in the examples up to which a primal flow is measured: it keeps them twice more.
 LARGEST_PRIMAL = 1e8
 
@@ -36,7 +36,7 @@ def gradients(form, n, d, m):
     if form == "primal":
         return 1 + max(4, min(200, int(PRIMAL_OPERATIONS / (4 * n * d * m))))
     # The Gram matrix costs n^2 d once, a gradient 2 n^2 m at most: longer than the preparation.
-    return 1 + max(200 if n * m <= N * 10 * M else 20, min(20_000, 2 * d // m))
+    return 1 + max(200 if n * m <= N * 10 * M else 20, min(20_000, 10 * d // m))
 
 
 def step_times(shape, repeats, forms, with_torch):
