@@ -86,6 +86,7 @@ TEST_CASE(a_gradient_that_leaves_neurons_out_allocates_nothing) {
 // So wide that the weights are made on their way into the product.
 TEST_CASE(a_gradient_ahead_is_that_at_the_point_and_allocates_nothing) {
   constexpr Index kWide = 30'000, kFew = 5;
+  CHECK(worth_streaming(Strips(Matrix::Zero(kFew, kDim + 1)), Panels(kWide)));
   Network net{Matrix(kWide, kDim), Vector::Zero(kWide), Vector(kWide)};
   for (Index i = 0; i < net.weights.size(); ++i) {
     net.weights.data()[i] = std::cos(static_cast<double>(11 * i + 3));
