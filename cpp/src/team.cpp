@@ -9,9 +9,10 @@
 namespace reluflow {
 namespace {
 
-// Looks at the ticket before a thread without work goes to sleep: some tens of microseconds, the
-// time between two loops of a small problem.
-constexpr int kLooksBeforeSleep = 1000;
+// Looks at the ticket before a thread without work goes to sleep: some hundreds of microseconds,
+// more than lie between two loops of a small problem. On a busy machine a thread that goes to sleep
+// gives up its share, and is woken late.
+constexpr int kLooksBeforeSleep = 20000;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
