@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -58,3 +60,12 @@ ARITHMETIC = Experiment(
     conflict=conflict,
     cost=cost,
 )
+
+
+def together(many, outputs):
+    if any(settings["x"] == settings["fails_at"] for settings in many):
+        raise ArithmeticError("one of many fails")
+    return [partial(run, settings, outputs) for settings in many]
+
+
+IN_BATCHES = replace(ARITHMETIC, name="sweep_experiments:IN_BATCHES", together=together)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from reluflow import theory
 from reluflow.experiments.cost_model import two_layer_cost
-from reluflow.experiments.outputs import OUTPUTS, measured
+from reluflow.experiments.outputs import OUTPUTS, measured, needs_flow
 from reluflow.experiments.registry import Experiment, Record, Settings
 from reluflow.experiments.trained import (
     CLUSTERS,
@@ -20,14 +21,28 @@ from reluflow.experiments.trained import (
     Trained,
     TrainedOnClusters,
     TrainedOnDigits,
+    follow_together,
     training_size,
 )
 from reluflow.flow import MARGIN_MAXIMISING
 
+T = TypeVar("T", bound=Trained)
+
 
 def run_clusters(settings: Settings, outputs: Sequence[str]) -> Record:
     """One problem drawn from clusters, one flow, and the outputs that were asked for."""
-    trained = TrainedOnClusters(settings)
+    return _on_clusters(TrainedOnClusters(settings), outputs)
+
+
+def clusters_together(
+    many: Sequence[Settings], outputs: Sequence[str]
+) -> list[Callable[[], Record]]:
+    """Problems drawn from clusters, their flows in one call, and what measures each."""
+    return _together([TrainedOnClusters(settings) for settings in many], _on_clusters, outputs)
+
+
+def _on_clusters(trained: TrainedOnClusters, outputs: Sequence[str]) -> Record:
+    settings = trained.settings
     n = training_size(settings)
     report = trained.ambient_clusters.assumption(n)
     d, k, noise = float(settings["dim"]), int(settings["n_clusters"]), float(settings["noise"])
@@ -65,8 +80,23 @@ def _ratios(scalars: Mapping[str, Any]) -> dict[str, float]:
 
 def run_digits(settings: Settings, outputs: Sequence[str]) -> Record:
     """One training set of digits, one flow, and the outputs that were asked for."""
-    trained = TrainedOnDigits(settings)
-    return _with({"n_used": settings["n"]}, trained, outputs)
+    return _on_digits(TrainedOnDigits(settings), outputs)
+
+
+def digits_together(many: Sequence[Settings], outputs: Sequence[str]) -> list[Callable[[], Record]]:
+    """Training sets of digits, their flows in one call, and what measures each."""
+    return _together([TrainedOnDigits(settings) for settings in many], _on_digits, outputs)
+
+
+def _on_digits(trained: TrainedOnDigits, outputs: Sequence[str]) -> Record:
+    return _with({"n_used": trained.settings["n"]}, trained, outputs)
+
+
+def _together(
+    problems: Sequence[T], measure: Callable[[T, Sequence[str]], Record], outputs: Sequence[str]
+) -> list[Callable[[], Record]]:
+    follow_together(one for one in problems if needs_flow(one.settings, outputs))
+    return [partial(measure, one, outputs) for one in problems]
 
 
 def _lengths(d: float, k: int) -> dict[str, Any]:
@@ -151,6 +181,7 @@ DOUBLE_EDGE = Experiment(
     outputs=tuple(OUTPUTS),
     conflict=clusters_conflict,
     cost=two_layer_cost,
+    together=clusters_together,
 )
 ON_DIGITS = Experiment(
     name="digits",
@@ -160,4 +191,5 @@ ON_DIGITS = Experiment(
     numerics=2,
     conflict=digits_conflict,
     cost=two_layer_cost,
+    together=digits_together,
 )

@@ -24,6 +24,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -31,7 +32,7 @@ from reluflow._dispatch import instruction_set
 from reluflow._provenance import __version__
 from reluflow._threads import available_threads, one_blas_thread
 from reluflow._validation import FloatArray, as_positive_int, one_of
-from reluflow.experiments.registry import Record, Scalar
+from reluflow.experiments.registry import Record, Runner, Scalar, Settings, Together
 from reluflow.experiments.store import DONE, FAILED, timestamp
 
 EXECUTORS = ("processes", "threads", "dask", "mpi")
@@ -43,17 +44,25 @@ _TRIES_ALONE = 2
 _PATIENCE = 5.0
 # Outcomes that are handed on together.
 _MOST_AT_ONCE = 100
+# Of a batch: seconds, and bytes beyond which nothing is added. Short, so that little is lost with
+# its worker; and a share of a worker's part of the whole, so that none waits at the end.
+_BATCH_SECONDS, _BATCH_BYTES, _BATCH_SHARE = 0.25, 64e6, 1 / 8
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an experiment."""
+    """One call of an experiment; those with the same ``together`` can be made in batches."""
 
     key: str
-    run: Callable[[Mapping[str, Scalar], Sequence[str]], Record]
-    settings: Mapping[str, Scalar]
+    run: Runner
+    settings: Settings
     outputs: tuple[str, ...]
     cost: float
+    memory: float = 0.0
+    together: Together | None = None
+
+
+Batch = tuple[Call, ...]
 
 
 @dataclass(frozen=True)
@@ -77,14 +86,56 @@ class WorkersLostError(OSError):
     """The workers are gone and cannot be started again."""
 
 
-def execute(call: Call) -> Outcome:
-    """Makes a call, on one thread; an exception becomes an outcome with its reason."""
+def batches(calls: Sequence[Call], workers: int) -> list[Batch]:
+    """All calls, the longest first; short ones that can be made together in batches."""
+    seconds = min(_BATCH_SECONDS, _BATCH_SHARE * sum(call.cost for call in calls) / workers)
+    made: list[list[Call]] = []
+    room = (0.0, 0.0)
+    for call in sorted(calls, key=lambda call: -call.cost):
+        left, free = room[0] - call.cost, room[1] - call.memory
+        if made and min(left, free) >= 0 and _made_together(made[-1][0], call):
+            made[-1].append(call)
+        else:
+            made.append([call])
+            left, free = seconds - call.cost, _BATCH_BYTES - call.memory
+        room = left, free
+    return [tuple(batch) for batch in made]
+
+
+def _made_together(first: Call, other: Call) -> bool:
+    return (
+        first.together is not None
+        and first.together == other.together
+        and first.outputs == other.outputs
+    )
+
+
+def execute(batch: Batch) -> list[Outcome]:
+    """Makes calls, on one thread; an exception becomes an outcome with its reason."""
+    with one_blas_thread():
+        clock = time.perf_counter()
+        starts = _starts(batch)
+        share = (time.perf_counter() - clock) / len(batch)
+        return [_outcome(call, start, share) for call, start in zip(batch, starts, strict=True)]
+
+
+def _starts(batch: Batch) -> Sequence[Callable[[], Record]]:
+    """What makes each record, after what all have in common is done."""
+    together = batch[0].together
+    if together is not None and len(batch) > 1:
+        # If it fails, each call is made alone and tells its own reason.
+        with contextlib.suppress(Exception):
+            return together([call.settings for call in batch], batch[0].outputs)
+    return [partial(call.run, call.settings, call.outputs) for call in batch]
+
+
+def _outcome(call: Call, start: Callable[[], Record], share: float) -> Outcome:
+    """What a call finds; ``share`` is its part of the seconds spent on its batch."""
     started, clock = timestamp(), time.perf_counter()
     status, reason, record = DONE, "", Record()
     try:
-        with one_blas_thread():
-            found = call.run(call.settings, call.outputs)
-            found.require_free_names(call.settings)
+        found = start()
+        found.require_free_names(call.settings)
         record = found
     except Exception as error:
         status, reason = FAILED, _reason(error)
@@ -94,7 +145,7 @@ def execute(call: Call) -> Outcome:
         reason=reason,
         scalars=dict(record.scalars),
         arrays=dict(record.arrays),
-        seconds=time.perf_counter() - clock,
+        seconds=time.perf_counter() - clock + share,
         started=started,
         finished=timestamp(),
         host=socket.gethostname(),
@@ -281,8 +332,8 @@ def _start_worker() -> None:
 def run_all(calls: Sequence[Call], pool: Pool) -> Iterator[list[Outcome]]:
     """Outcomes of all calls, in lists as they come, the longest started first.
 
-    A call whose worker dies is run again alone; if its worker dies again it has failed. When the
-    iteration is left early, by an exception or Ctrl-C, everything is called back.
+    Calls whose worker dies are run again, each alone; one whose worker dies again has failed. When
+    the iteration is left early, by an exception or Ctrl-C, everything is called back.
     """
     driver = _Driver(calls, pool)
     finished = False
@@ -300,13 +351,15 @@ def run_all(calls: Sequence[Call], pool: Pool) -> Iterator[list[Outcome]]:
 class _Driver:
     def __init__(self, calls: Sequence[Call], pool: Pool) -> None:
         self.pool = pool
-        self.waiting = deque(sorted(calls, key=lambda call: -call.cost))
+        self.calls = calls
+        self.waiting: deque[Batch] = deque()
         # Calls of which one may have ended its worker.
         self.suspects: deque[Call] = deque()
-        self.running: dict[Future[Outcome], Call] = {}
-        self.done: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
+        self.running: dict[Future[list[Outcome]], Batch] = {}
+        self.done: queue.SimpleQueue[Future[list[Outcome]]] = queue.SimpleQueue()
 
     def outcomes(self) -> Iterator[list[Outcome]]:
+        self.waiting.extend(batches(self.calls, self.pool.workers()))
         while self.waiting or self.running or self.suspects:
             if self.suspects and not self.running:
                 yield [self._alone(self.suspects.popleft())]
@@ -314,64 +367,64 @@ class _Driver:
             if not self.suspects:
                 self._fill()
             if self.running:
-                batch = [self._outcome(future) for future in self._finished()]
-                yield [outcome for outcome in batch if outcome is not None]
+                yield [one for future in self._finished() for one in self._outcomes(future)]
 
-    def _finished(self) -> list[Future[Outcome]]:
-        """Waits for one call, and takes what else has come by then."""
+    def _finished(self) -> list[Future[list[Outcome]]]:
+        """Waits for one batch, and takes what else has come by then."""
         futures = [self._next()]
         with contextlib.suppress(queue.Empty):
             while len(futures) < _MOST_AT_ONCE:
                 futures.append(self.done.get_nowait())
         return futures
 
-    def _next(self) -> Future[Outcome]:
+    def _next(self) -> Future[list[Outcome]]:
         while True:
             with contextlib.suppress(queue.Empty):
                 return self.done.get(timeout=_PATIENCE)
             self.pool.tend()
 
-    def _outcome(self, future: Future[Outcome]) -> Outcome | None:
-        call = self.running.pop(future, None)
-        if call is None:
-            return None
+    def _outcomes(self, future: Future[list[Outcome]]) -> list[Outcome]:
+        batch = self.running.pop(future, None)
+        if batch is None:
+            return []
         try:
             return future.result()
         except BrokenExecutor as error:
-            self._lost(call, error)
-            return None
+            self._lost(batch, error)
+            return []
         except CancelledError:
             raise WorkersLostError("the workers are gone: their executor was shut down") from None
         except Exception as error:
-            return Outcome(call.key, FAILED, _reason(error))
+            return [Outcome(call.key, FAILED, _reason(error)) for call in batch]
 
     def _fill(self) -> None:
         most = _AHEAD * self.pool.workers()
         while self.waiting and len(self.running) < most:
-            call = self.waiting.popleft()
+            batch = self.waiting.popleft()
             try:
-                self._submit(call)
+                self._submit(batch)
             except BrokenExecutor as error:
-                self._lost(call, error)
+                self._lost(batch, error)
                 return
 
-    def _submit(self, call: Call) -> None:
-        future = self.pool.executor.submit(execute, call)
-        self.running[future] = call
+    def _submit(self, batch: Batch) -> None:
+        future = self.pool.executor.submit(execute, batch)
+        self.running[future] = batch
         future.add_done_callback(self.done.put)
 
-    def _lost(self, call: Call, error: BrokenExecutor) -> None:
-        """All that was handed over may be to blame: each gets a try of its own."""
+    def _lost(self, batch: Batch, error: BrokenExecutor) -> None:
+        """All that was handed over may be to blame: each call gets a try of its own."""
         if not self.pool.replaceable:
             raise WorkersLostError(f"the workers are gone: {error}") from None
-        lost = [call]
+        lost = list(batch)
+        answered: dict[Future[list[Outcome]], Batch] = {}
         for future, other in self.running.items():
             # Of what was handed over, some may have been answered before the workers died.
             if future.done() and future.exception() is None:
-                continue
-            lost.append(other)
-        answered = [future for future, other in self.running.items() if other not in lost]
-        self.running = {future: self.running[future] for future in answered}
+                answered[future] = other
+            else:
+                lost.extend(other)
+        self.running = answered
         self.suspects.extend(lost)
         self.pool.replace()
 
@@ -389,13 +442,13 @@ class _Driver:
 
     def _tried(self, call: Call) -> Outcome | None:
         try:
-            outcome: Outcome = self.pool.executor.submit(execute, call).result()
+            outcomes: list[Outcome] = self.pool.executor.submit(execute, (call,)).result()
         except BrokenExecutor:
             self.pool.replace()
             return None
         except Exception as error:
             return Outcome(call.key, FAILED, _reason(error))
-        return outcome
+        return outcomes[0]
 
     def cancel(self) -> None:
         for future in self.running:

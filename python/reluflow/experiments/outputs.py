@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from reluflow.experiments.registry import Record
+from reluflow.experiments.registry import Record, Settings
 from reluflow.experiments.trained import Trained
 from reluflow.generalization import test_error
 from reluflow.robustness import Perturbations
@@ -138,6 +138,12 @@ OUTPUTS: dict[str, Callable[[Trained], Record]] = {
     "robust": measure_robust,
     "error": measure_error,
 }
+
+
+def needs_flow(settings: Settings, outputs: Sequence[str]) -> bool:
+    """Whether some of the outputs are measured on the flow."""
+    of_network = set(outputs) - {"flow", "limit"}
+    return "flow" in outputs or (settings["network"] == "flow" and bool(of_network))
 
 
 def measured(trained: Trained, outputs: Sequence[str]) -> Record:

@@ -137,6 +137,10 @@ class Cost:
     bytes: float = 0.0
 
 
+Runner = Callable[[Settings, Sequence[str]], Record]
+Together = Callable[[Sequence[Settings], Sequence[str]], Sequence[Callable[[], Record]]]
+
+
 def no_conflict(settings: Settings, outputs: Sequence[str]) -> tuple[str, str] | None:
     """For experiments in which every combination of settings is possible."""
     return None
@@ -169,15 +173,20 @@ class Experiment:
         is impossible, or to None.
     cost : callable
         From (settings, outputs) to a `Cost`.
+    together : callable or None
+        From (list of settings, outputs) to as many callables without arguments, each of which makes
+        the record of its settings, the same that ``run`` makes. What is faster together, such as
+        many small flows, is done before they are called. Short runs are then made in batches.
     """
 
     name: str
-    run: Callable[[Settings, Sequence[str]], Record]
+    run: Runner
     settings: tuple[Setting, ...]
     outputs: tuple[str, ...] = ()
     numerics: int = 1
     conflict: Callable[[Settings, Sequence[str]], tuple[str, str] | None] = no_conflict
     cost: Callable[[Settings, Sequence[str]], Cost] = unknown_cost
+    together: Together | None = None
 
     def setting(self, name: str) -> Setting | None:
         """The setting of that name, or None."""

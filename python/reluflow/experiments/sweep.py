@@ -179,8 +179,9 @@ def sweep(
 ) -> pd.DataFrame:
     """Runs a study and returns its table, one run a row.
 
-    Every run is stored as soon as it is finished. Ctrl-C, a crash or a full disk lose at most the
-    runs that were under way: the same call goes on where it stopped, and ends with the same rows.
+    Every run is stored as soon as it is finished, short ones in batches of a quarter of a second.
+    Ctrl-C, a crash or a full disk lose at most the runs that were under way: the same call goes on
+    where it stopped, and ends with the same rows.
 
     Parameters
     ----------
@@ -283,22 +284,27 @@ def _postponed_row(study: Study, run: Run, executor: str) -> Row:
 
 def _run(study: Study, missing: list[Run], pool: Pool, store: Store, progress: bool) -> None:
     by_key = {run.key: run for run in missing}
-    calls = [
-        Call(
-            run.key,
-            study.experiment.run,
-            run.settings,
-            study.outputs,
-            study.experiment.cost(run.settings, study.outputs).seconds,
-        )
-        for run in missing
-    ]
+    calls = [_call_of(study, run) for run in missing]
     costs = {call.key: call.cost for call in calls}
     with sweep_progress(progress, study.name, sum(costs.values()), len(calls)) as advance:
         for batch in run_all(calls, pool):
             store.add((_row(study, by_key[one.key], one, pool.name), one.arrays) for one in batch)
             for one in batch:
                 advance(costs[one.key], one.status == FAILED)
+
+
+def _call_of(study: Study, run: Run) -> Call:
+    experiment = study.experiment
+    cost = experiment.cost(run.settings, study.outputs)
+    return Call(
+        key=run.key,
+        run=experiment.run,
+        settings=run.settings,
+        outputs=study.outputs,
+        cost=cost.seconds,
+        memory=cost.bytes,
+        together=experiment.together,
+    )
 
 
 def _row(study: Study, run: Run, outcome: Outcome, executor: str) -> Row:

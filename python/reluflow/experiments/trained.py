@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ from reluflow._results import Status
 from reluflow._validation import FloatArray, IntArray
 from reluflow.data import ClusterModel, Dataset, load_digits
 from reluflow.experiments.registry import SEED, Setting
-from reluflow.flow import LOSSES, FlowResult, gradient_flow
+from reluflow.flow import LOSSES, FlowResult, gradient_flow, gradient_flow_ensemble
 from reluflow.kkt import FlowLimit, KKTCertificate, certify_kkt, flow_limit
 from reluflow.network import TwoLayerNet
 from reluflow.problem import COORDINATES, Problem, draw
@@ -102,18 +103,14 @@ class Trained(ABC):
     @cached_property
     def flow(self) -> FlowResult:
         """The flow to the loss that was asked for."""
-        settings = self.settings
-        return gradient_flow(
-            self.initial,
-            self.data,
-            loss=settings["loss"],
-            label_smoothing=settings["label_smoothing"],
-            log_inverse_loss=settings["log_inverse_loss"],
-            train_output=settings["train_output"],
-            bias=settings["bias"],
-            max_evaluations=settings["max_evaluations"],
-            num_threads=1,
-        )
+        return gradient_flow(self.initial, self.data, **self.flow_options)
+
+    @property
+    def flow_options(self) -> dict[str, Any]:
+        """Arguments of the flow but for the problem."""
+        names = ("loss", "label_smoothing", "log_inverse_loss", "train_output", "bias")
+        options = {name: self.settings[name] for name in (*names, "max_evaluations")}
+        return {**options, "num_threads": 1}
 
     @cached_property
     def limit(self) -> FlowLimit:
@@ -173,6 +170,21 @@ class Trained(ABC):
             train_output=self.settings["train_output"],
             bias=self.settings["bias"],
         )
+
+
+def follow_together(many: Iterable[Trained]) -> None:
+    """Follows the flows of all, those with the same options in one ensemble."""
+    ensembles: dict[tuple[Any, ...], list[Trained]] = defaultdict(list)
+    for trained in many:
+        ensembles[tuple(trained.flow_options.values())].append(trained)
+    for members in ensembles.values():
+        flows = gradient_flow_ensemble(
+            [one.initial for one in members],
+            [one.data for one in members],
+            **members[0].flow_options,
+        )
+        for one, flow in zip(members, flows, strict=True):
+            one.flow = flow
 
 
 class TrainedOnClusters(Trained):
