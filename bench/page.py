@@ -63,7 +63,11 @@ TITLES = {
         "exactly for all of them.",
     ),
     "draws": ("Fresh draws", "One thread."),
-    "sweeps": ("Sweeps", "What the engine and its store cost."),
+    "sweeps": (
+        "Sweeps",
+        "What the engine and its store cost. The script makes the same flows in a pool of as many "
+        "processes, and stores nothing.",
+    ),
     "memory": ("Memory", "Each in a process of its own, libraries not counted."),
     "footprint": ("Import and wheel", "Import times without the start of Python."),
     "busy": (

@@ -1,22 +1,24 @@
 """What the engine and the store cost a run, and what a second core brings.
 
-The time a run of a study of trivial runs, for each executor; the throughput of a study of real runs
-on two workers over that on one; and the same runs in `concurrent.futures` by hand, with nothing
-stored or resumed, over the study.
+The time a run of a study of trivial runs, for each executor; a study of small flows on one worker
+process and on two; and the same flows in a pool of `concurrent.futures` by hand, one after another,
+with nothing stored or resumed: its time over that of the study, on the same workers, in turn.
 
-    python -m bench.sweep_overhead [--runs 10000] [--flows 200] [--quick] [--json FILE]
+    python -m bench.sweep_overhead [--runs N] [--flows N] [--repeats 7] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import multiprocessing
+import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import reluflow as rf
 from bench import topic
-from bench.timing import Samples
+from bench.timing import Samples, ratios
 from reluflow.experiments import Experiment, Record, Setting
 
 WORKERS = 2
@@ -60,22 +62,24 @@ def overhead(folder, runs, executor):
     return seconds(document, folder / f"{executor}.sqlite", executor=executor) / runs
 
 
-def study(folder, runs, jobs):
-    """Seconds a run; the difference of a long and a short study leaves out what starting takes."""
-    short, long = (
-        seconds({**FLOWS, "replicates": count}, folder / f"{jobs}-{count}.sqlite", jobs=jobs)
-        for count in (runs // 10, runs)
-    )
-    return (long - short) / (runs - runs // 10)
-
-
-def by_hand(runs):
-    """Seconds a flow of a script with a pool of as many processes, started beforehand."""
-    with concurrent.futures.ProcessPoolExecutor(WORKERS) as pool:
-        list(pool.map(one_flow, range(2 * WORKERS)))
-        start = time.perf_counter()
-        list(pool.map(one_flow, range(runs)))
-        return (time.perf_counter() - start) / runs
+def on_workers(folder, flows, workers, repeats):
+    """Seconds a run of the study and of the script, in turn, on processes started beforehand."""
+    ours, by_hand = [], []
+    # Processor times of workers that outlive the measurement cannot be asked for.
+    unknown = [float("nan")] * repeats
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for repeat in range(-1, repeats):
+            document = {**FLOWS, "replicates": flows if repeat >= 0 else 4 * workers}
+            store = folder / f"{workers}-{repeat}.sqlite"
+            study = seconds(document, store, executor=pool) / document["replicates"]
+            start = time.perf_counter()
+            list(pool.map(one_flow, range(document["replicates"])))
+            script = (time.perf_counter() - start) / document["replicates"]
+            # The first of all loads the libraries.
+            if repeat >= 0:
+                ours.append(study)
+                by_hand.append(script)
+    return Samples(ours, unknown), Samples(by_hand, unknown)
 
 
 def one_flow(seed):
@@ -92,7 +96,7 @@ def one_flow(seed):
 def measure(options):
     """Overheads, and throughput on one worker and two."""
     runs, flows = (500, 40) if options.quick else (options.runs, options.flows)
-    found = topic.Findings()
+    found, ours = topic.Findings(), {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for executor in ("processes", "threads"):
@@ -100,19 +104,20 @@ def measure(options):
             found.facts.append(
                 topic.Fact(f"a trivial run, {executor}", 1e3 * each, "ms", note=f"of {runs:,}")
             )
-        one, two = (study(folder, flows, jobs) for jobs in (1, WORKERS))
-    found.facts += [
-        topic.Fact("runs a second, 1 worker", 1 / one, note=f"{flows} flows"),
-        topic.Fact(f"runs a second, {WORKERS} workers", 1 / two),
-        topic.Fact(f"{WORKERS} workers over 1", one / two),
-    ]
-    # Processor times of workers that outlive the measurement cannot be asked for.
-    nothing = [float("nan")]
-    found.compare(
-        f"a run of a study, {WORKERS} workers",
-        Samples([two], nothing),
-        {"concurrent.futures by hand": Samples([by_hand(flows)], nothing)},
-        note="timed once",
+        for workers in range(1, WORKERS + 1):
+            ours[workers], by_hand = on_workers(folder, flows, workers, options.repeats)
+            found.compare(
+                f"a run of a study, {workers} worker{'s' * (workers > 1)}",
+                ours[workers],
+                {"concurrent.futures by hand": by_hand},
+                note=f"{flows} flows",
+            )
+    for workers, samples in ours.items():
+        rate = 1 / statistics.median(samples.wall)
+        found.facts.append(topic.Fact(f"runs a second, workers: {workers}", rate))
+    low, middle, high = ratios(ours[1].wall, ours[WORKERS].wall)
+    found.facts.append(
+        topic.Fact(f"{WORKERS} workers over 1", middle, note=f"{low:.2f} to {high:.2f}")
     )
     return found
 
