@@ -55,7 +55,8 @@ TITLES = {
     ),
     "radii": (
         "Smallest perturbations",
-        "The demo's network; reluflow's radii are exact and proved, the attacks' are upper bounds.",
+        "The demo's network; reluflow's radii are exact and proved, the attacks' are upper bounds. "
+        "SCIP solves the same problem as a mixed-integer program.",
     ),
     "universal": (
         "Universal shift",

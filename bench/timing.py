@@ -46,6 +46,14 @@ def interleaved(
     return times
 
 
+def once(call: Callable[[], object]) -> Samples:
+    """Time of a single call: for what takes too long to repeat."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Samples([wall], [cpu])
+
+
 def ratios(times: list[float], reference: list[float]) -> tuple[float, float, float]:
     """Lower quartile, median and upper quartile of time over reference, pair by pair."""
     pairs = [a / b for a, b in zip(times, reference, strict=True)]
