@@ -32,9 +32,9 @@ RATE = 1e-6
 # Steps so short that the network hardly moves: every example keeps its weight and every neuron its
 # part, so that reluflow, which leaves out what is zero, can leave nothing out.
 RTOL = 1e-9
-# So many operations are timed, in at least so many gradients, the more the narrower the network:
-# many where one is short beside the preparation of a flow, which goes over all examples.
-TIMED_OPERATIONS, LEAST_EVALUATIONS, LEAST_NEURONS = 1e9, 31, 9000
+# So many operations are timed, in at least so many gradients: a flow takes hundreds, and its
+# preparation, which goes over all examples and is not shared by threads, as long as ten of them.
+TIMED_OPERATIONS, LEAST_EVALUATIONS = 1e9, 121
 # Products of so many operations and less are one small problem; the others are shared by threads.
 SMALL = 3e7
 OF_PEAK, OF_PEAK_SMALL, TWO_THREADS = 0.80, 0.70, 1.8
@@ -59,8 +59,7 @@ def operations(form, n, d, m):
 
 def evaluations(shape):
     """How many gradients a flow is timed for: a multiple of the three of a step, and the first."""
-    by_size = TIMED_OPERATIONS / operations("gram", *shape)
-    return 1 + 3 * round(max(LEAST_EVALUATIONS, LEAST_NEURONS / shape[2], by_size) / 3)
+    return 1 + 3 * round(max(LEAST_EVALUATIONS, TIMED_OPERATIONS / operations("gram", *shape)) / 3)
 
 
 def reluflow_flow(X, y, W, v, form, threads, gradients):
