@@ -356,6 +356,27 @@ def test_dask_workers_that_their_cluster_gave_up_are_replaced(tmp_path, start, m
     assert len(read_store(store)) == 20
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
+@pytest.mark.parametrize("after", [0.0, 0.2, 0.5])
+def test_interrupted_while_workers_start_it_says_one_line(tmp_path, after):
+    command = [sys.executable, "-m", "reluflow", "sweep", "losses", "--quick", "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "--store", tmp_path / "a.sqlite"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(children(process)) < 3:  # a tracker and two workers
+        time.sleep(0.01)
+    time.sleep(after)
+    # As a terminal does: to all of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.startswith("reluflow: interrupted; what was finished is in ")
+    assert len(said.splitlines()) == 1
+
+
 def recorded(settings, outputs):
     settings["order"].append(settings["cost"])
     return Record()

@@ -26,7 +26,7 @@ from concurrent.futures import (
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait as wait_for
-from typing import Any
+from typing import Any, TypeVar
 
 from reluflow._dispatch import instruction_set
 from reluflow._provenance import __version__
@@ -34,6 +34,8 @@ from reluflow._threads import available_threads, one_blas_thread
 from reluflow._validation import FloatArray, as_positive_int, one_of
 from reluflow.experiments.registry import Record, Runner, Scalar, Settings, Together
 from reluflow.experiments.store import DONE, FAILED, timestamp
+
+T = TypeVar("T")
 
 EXECUTORS = ("processes", "threads", "dask", "mpi")
 # Calls handed over for each worker: enough that none waits, few enough to call them back.
@@ -233,7 +235,7 @@ class Pool:
 
     def _require_alive(self) -> None:
         try:
-            self.executor.submit(os.getpid).result()
+            self.submit(os.getpid).result()
         except BrokenExecutor:
             raise WorkersLostError(
                 "worker processes end as soon as they start; in a script, call sweep under "
@@ -270,6 +272,13 @@ class Pool:
                 "'mpiexec -n 8 python -m mpi4py.futures -m reluflow sweep ...'"
             )
         return futures.MPIPoolExecutor(self.jobs)
+
+    def submit(self, call: Callable[..., T], *arguments: object) -> Future[T]:
+        """Hands a call over to the workers."""
+        # Processes start when they are first needed.
+        with _interrupts_held() if self.kind == "processes" else contextlib.nullcontext():
+            future: Future[T] = self.executor.submit(call, *arguments)
+        return future
 
     def tend(self) -> None:
         """Starts again workers that a local cluster of Dask has given up.
@@ -310,6 +319,22 @@ def _optional(module: str, need: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ValueError(f"{need}: pip install 'reluflow[{extra}]'") from None
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes started in it never see it.
+
+    Otherwise each that is still loading libraries would print where it was interrupted.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
@@ -408,7 +433,7 @@ class _Driver:
                 return
 
     def _submit(self, batch: Batch) -> None:
-        future = self.pool.executor.submit(execute, batch)
+        future = self.pool.submit(execute, batch)
         self.running[future] = batch
         future.add_done_callback(self.done.put)
 
@@ -442,7 +467,7 @@ class _Driver:
 
     def _tried(self, call: Call) -> Outcome | None:
         try:
-            outcomes: list[Outcome] = self.pool.executor.submit(execute, (call,)).result()
+            outcomes = self.pool.submit(execute, (call,)).result()
         except BrokenExecutor:
             self.pool.replace()
             return None
