@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import reluflow as rf
-from reluflow.experiments import trained
+from reluflow.experiments import engine, trained
 from reluflow.experiments.built_in import DOUBLE_EDGE, ON_DIGITS
-from reluflow.experiments.engine import Call, Pool, batches, run_all
+from reluflow.experiments.engine import Call, batches, execute
 from reluflow.experiments.registry import Record
 
 WORKERS = 2
@@ -78,10 +80,20 @@ def test_only_calls_of_one_kind_are_made_together():
     assert all(len(batch) == 1 for batch in made if batch[0].together is None)
 
 
-def test_time_of_a_batch_is_shared_out():
-    outcomes = [one for few in run_all(calls([1e-3] * 40), Pool("threads", 1)) for one in few]
-    assert len(outcomes) == 40
-    assert all(one.seconds > 0 and one.status == "done" for one in outcomes)
+def test_time_of_a_batch_is_shared_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def passes(seconds):
+        now[0] += seconds
+        return Record()
+
+    def together(many, outputs):
+        passes(8.0)
+        return [partial(passes, seconds) for seconds in (1.0, 0.0, 2.0, 5.0)]
+
+    outcomes = execute(tuple(calls([1e-3] * 4, together)))
+    assert [one.seconds for one in outcomes] == [3.0, 2.0, 4.0, 7.0]
 
 
 def numbers(**fixed):
